@@ -1,0 +1,1 @@
+"""Surroundings: logs and the context that travels with an effect."""
