@@ -20,7 +20,7 @@ def check_dedupe_key(key: object) -> str:
     """Return the key when it can stand for ever. Raises ValidationError naming the fix."""
     if key is None or key == "":
         raise ValidationError(
-            "dedupe_key is required: pass dedupe_key='order:17:charge', a name of this effect that is the same on every try",
+            "dedupe_key is required: pass dedupe_key='order:17:charge', this effect's name, the same on every try",
             field="dedupe_key",
         )
     if not isinstance(key, str):
