@@ -1,0 +1,160 @@
+"""An SMTP server that can fail in every phase, and keeps what it accepted before it says 250.
+
+Phases, in the order of RFC 5321: banner, ehlo, mail, rcpt, data (before 354), mid_data (after 354, inside the text),
+before_accept (final dot read, nothing kept), after_accept (kept, then the 250 is lost: the gap of RFC 1047), quit.
+At each of them a fault may close the connection, reject with a code, be slow, hang, hold at a barrier, or crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, cast
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from fakes.clock import Clock
+from fakes.faults import Fault, Plan
+from fakes.mailbox import Copy, accept, headers_of
+from fakes.storage import Storage
+
+REJECT_CODE = 451
+_CLOSING = ("close", "close_before", "close_after")
+
+
+class _Gone(ConnectionResetError):
+    """We cut the connection; aiosmtpd takes this class for the client having left, and stops."""
+
+
+class Manners:
+    """What goes wrong at a phase, if anything."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    async def at(self, phase: str, address: str, server: SMTP) -> str | None:
+        """Carry out the fault planned for this phase. Returns the reply to give instead of the good one, if any."""
+        fault = self._plan.strike(phase, address)
+        if fault is None:
+            return None
+        if fault.action in _CLOSING:
+            _cut(server)
+        if fault.action == "reject":
+            return _rejection(fault)
+        await fault.before_effect()
+        await fault.after_effect()
+        return None
+
+
+def _cut(server: SMTP) -> None:
+    transport = cast("asyncio.Transport", server.transport)
+    transport.abort()
+    raise _Gone
+
+
+def _rejection(fault: Fault) -> str:
+    code = int(fault.code or REJECT_CODE)
+    kind = f"{code // 100}.0.0"
+    return f"{code} {kind} {fault.text or 'Refused by the fault plan'}"
+
+
+class Server(SMTP):
+    """One connection. aiosmtpd has no hooks for the banner and the text of DATA, so these two are overridden."""
+
+    def __init__(self, door: Door, manners: Manners) -> None:
+        super().__init__(door, hostname="fake.mail.test", ident="fake", enable_SMTPUTF8=True)
+        self._manners = manners
+
+    async def _handle_client(self) -> None:
+        try:
+            reply = await self._manners.at("banner", "", self)
+        except _Gone:
+            return
+        if reply:
+            await self.push(reply)
+            cast("asyncio.Transport", self.transport).close()
+            return
+        await super()._handle_client()
+
+    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 - aiosmtpd's name
+        envelope = cast("Envelope", self.envelope)
+        recipients = " ".join(envelope.rcpt_tos)
+        if recipients and (reply := await self._manners.at("data", recipients, self)):
+            await self.push(reply)
+            return
+        await super().smtp_DATA(arg)
+
+    async def push(self, status: Any) -> None:
+        await super().push(status)
+        if str(status).startswith("354"):
+            await self._mid_data()
+
+    async def _mid_data(self) -> None:
+        """After 354 and a first piece of the text: the server must forget the transaction (RFC 5321, 4.1.1.10)."""
+        recipients = " ".join(cast("Envelope", self.envelope).rcpt_tos)
+        await self._manners.at("mid_data", recipients, self)
+
+
+class Door:
+    """The hooks that aiosmtpd calls, and the way into the mailbox."""
+
+    def __init__(self, storage: Storage, manners: Manners, clock: Clock, latency_seconds: float) -> None:
+        self._storage = storage
+        self._manners = manners
+        self._clock = clock
+        self._latency_seconds = latency_seconds
+
+    async def handle_EHLO(  # noqa: N802 - aiosmtpd's name
+        self, server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        if reply := await self._manners.at("ehlo", hostname, server):
+            return [reply]
+        session.host_name = hostname
+        return responses
+
+    async def handle_MAIL(  # noqa: N802 - aiosmtpd's name
+        self, server: SMTP, _session: Session, envelope: Envelope, address: str, options: Sequence[str]
+    ) -> str:
+        if reply := await self._manners.at("mail", address, server):
+            return reply
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 2.1.0 OK"
+
+    async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
+        self, server: SMTP, _session: Session, envelope: Envelope, address: str, options: Sequence[str]
+    ) -> str:
+        if reply := await self._manners.at("rcpt", address, server):
+            return reply
+        envelope.rcpt_tos.append(address)
+        envelope.rcpt_options.extend(options)
+        return "250 2.1.5 OK"
+
+    async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - the same
+        recipients = " ".join(envelope.rcpt_tos)
+        if self._latency_seconds:
+            await asyncio.sleep(self._latency_seconds)
+        if reply := await self._manners.at("before_accept", recipients, server):
+            return reply
+        # A write of its own task: once the final dot is read the message is ours, even if the client hangs up now.
+        queue_id = await asyncio.shield(asyncio.ensure_future(self._accept(envelope)))
+        if reply := await self._manners.at("after_accept", recipients, server):
+            return reply
+        return f"250 2.0.0 OK queued as {queue_id}"
+
+    async def handle_QUIT(self, server: SMTP, _session: Session, _envelope: Envelope) -> str:  # noqa: N802 - the same
+        return await self._manners.at("quit", "", server) or "221 2.0.0 Bye"
+
+    async def _accept(self, envelope: Envelope) -> str:
+        raw = bytes(cast("bytes", envelope.original_content))
+        queue_id, headers, now = secrets.token_hex(8), headers_of(raw), self._clock.now()
+        sender, recipients = envelope.mail_from or "", list(envelope.rcpt_tos)
+
+        def keep(connection: sqlite3.Connection) -> None:
+            for recipient in recipients:
+                accept(connection, Copy(queue_id, "smtp", recipient, sender, headers, raw, now))
+
+        await self._storage.write(keep)
+        return queue_id

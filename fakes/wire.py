@@ -1,0 +1,83 @@
+"""Answers with bad manners: cut off, torn in the middle, dripped.
+
+ASGI has no word for "drop the connection without an answer". So the protocol class below hands each request its
+transport through the scope's `extensions`, which ASGI reserves for such things, and an answer can abort it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+import struct
+from typing import Any, cast
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_EXTENSION = "fakes.transport"
+DRIP_BYTES = 10
+DRIP_PAUSE_SECONDS = 0.05
+
+
+class ExposingProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1 protocol, with the connection's transport in reach of the application."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in the parent
+        super().connection_made(transport)
+        self.app = cast("Any", functools.partial(_with_transport, self.app, transport))
+
+
+async def _with_transport(
+    app: ASGIApp, transport: asyncio.Transport, scope: Scope, receive: Receive, send: Send
+) -> None:
+    scope.setdefault("extensions", {})[_EXTENSION] = transport
+    await app(scope, receive, send)
+
+
+def _transport(scope: Scope) -> asyncio.Transport:
+    return cast("asyncio.Transport", scope["extensions"][_EXTENSION])
+
+
+async def _until_gone(receive: Receive) -> None:
+    """Return once uvicorn has noticed that the connection is gone, so that it expects no answer from us."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Cut(Response):
+    """No answer: the connection is reset (RST, not FIN, as when a machine dies or a firewall forgets)."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - nothing is sent
+        transport = _transport(scope)
+        raw = cast("socket.socket", transport.get_extra_info("socket"))
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+        await _until_gone(receive)
+
+
+class Truncated(Response):
+    """The status, all headers with the full length, and half of the body; then the end."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _start(self, send)
+        await send({"type": "http.response.body", "body": self.body[: len(self.body) // 2], "more_body": True})
+        _transport(scope).close()
+        await _until_gone(receive)
+
+
+class Dripped(Response):
+    """The whole answer, a few bytes at a time: each read is quick, and all of them together take for ever."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - Response's own signature
+        await _start(self, send)
+        body = bytes(self.body)
+        for start in range(0, len(body), DRIP_BYTES):
+            await send({"type": "http.response.body", "body": body[start : start + DRIP_BYTES], "more_body": True})
+            await asyncio.sleep(DRIP_PAUSE_SECONDS)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _start(response: Response, send: Send) -> None:
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
