@@ -107,7 +107,7 @@ class Settings(BaseSettings):
 
 
 def _check_broker(url: str) -> None:
-    parts = urlsplit(url.split(";")[0])
+    parts = urlsplit(url.split(";", maxsplit=1)[0])
     scheme = parts.scheme.split("+")[0]
     if "cluster" in parts.scheme:
         raise ValueError(

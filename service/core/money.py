@@ -40,6 +40,7 @@ _NOT_MONEY = frozenset(
         "uyi",
         "uyw",
         "bov",
+        "xad",
     }
 )
 

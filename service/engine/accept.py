@@ -1,0 +1,69 @@
+"""Accept: put effects on the books inside the caller's transaction; the same key gives the same effect, for ever.
+
+W1: nothing is promised before the caller commits, and nothing exists if it never does. Accept never commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from service.core.effect import Accepted, Order
+from service.core.errors import DedupeConflict
+from service.core.state import State
+from service.store import bell, effects
+from service.store.database import transaction
+
+ORDERS_AT_ONCE = 2_000  # one statement's share of a bulk: a few megabytes of parameters, tens of milliseconds
+"""Larger calls are cut into statements of this size, inside the same transaction."""
+
+
+def accept(target: Session | Connection, orders: Sequence[Order], *, actor: str) -> list[Accepted]:
+    """Accept each order in the caller's transaction; the answers come in the order of `orders`.
+
+    Raises DedupeConflict when a key was used before with another request (I4): then none of the call is written,
+    even if the caller catches it and commits.
+    """
+    connection = target.connection() if isinstance(target, Session) else target
+    if len(orders) == 1:
+        answers = _accept_some(connection, orders, actor)
+    else:
+        with connection.begin_nested():
+            answers = [a for part in _parts(orders) for a in _accept_some(connection, part, actor)]
+    bell.ring_after_commit(target)
+    return answers
+
+
+def accept_alone(orders: Sequence[Order], *, actor: str) -> list[Accepted]:
+    """Accept in a transaction of our own, committed on return. Raises DedupeConflict or DependencyUnavailable."""
+    with transaction() as connection:
+        answers = [a for part in _parts(orders) for a in _accept_some(connection, part, actor)]
+    bell.ring()
+    return answers
+
+
+def _parts(orders: Sequence[Order]) -> list[Sequence[Order]]:
+    return [orders[i : i + ORDERS_AT_ONCE] for i in range(0, len(orders), ORDERS_AT_ONCE)]
+
+
+def _accept_some(connection: Connection, orders: Sequence[Order], actor: str) -> list[Accepted]:
+    created = effects.accept(connection, orders, actor=actor)
+    repeated = [order for order in orders if order.id not in created]
+    known = effects.find(connection, repeated) if repeated else {}
+    return [
+        Accepted(order.id, State.PENDING, created=True) if order.id in created else _repeat(order, known[order.id])
+        for order in orders
+    ]
+
+
+def _repeat(order: Order, known: tuple[str, State, str]) -> Accepted:
+    effect_id, state, fingerprint = known
+    if fingerprint != order.fingerprint:
+        raise DedupeConflict(
+            f"dedupe_key {order.dedupe_key!r} was used before for another {order.kind} ({effect_id}); "
+            "send the same request again, or give the new one a key of its own",
+            effect_id=effect_id,
+        )
+    return Accepted(effect_id, state, created=False)

@@ -1,0 +1,216 @@
+"""Execute: claim → perform → settle, each in its own commit; safe to call again for every redelivery.
+
+    claim    one commit: a fresh attempt number, a lease, `first_sent_at`           (W5 before it, W6 after it)
+    perform  no transaction is open; the provider reports an `Outcome`              (W7, W8; W11 between two steps)
+    settle   one commit: the outcome if the attempt still owns its effect, with its follow-ups   (W9 before, W10 after)
+
+An effect that is settled, not due, or held by a live attempt is not claimed: a duplicate message does nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from random import random
+from time import monotonic, sleep
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+
+from service.core.effect import Attempt, LeaseLost, Order
+from service.core.errors import DependencyUnavailable
+from service.core.outcome import Deferred, Outcome, Succeeded, Unknown
+from service.core.state import FINAL, State
+from service.engine.combine import Combiner
+from service.engine.hold import Hold
+from service.engine.kind import Kind
+from service.engine.outage import patiently
+from service.engine.settlement import settlement
+from service.settings import Settings
+from service.store import attempts, bell, effects
+from service.store.attempts import Limits, Settlement
+from service.store.database import statement, transaction
+from service.telemetry.context import bound
+
+CLAIM_PATIENCE_SECONDS = 30.0  # a restart of Postgres is waited out; after this the row comes due again by itself
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of one message: `asked` ids, `claimed` of them, and how the claimed ones ended by state."""
+
+    asked: int
+    claimed: int
+    ended: Mapping[str, int]
+
+
+class Executor:
+    """One per worker process, made after the fork: `slots` effects at a time, whatever pool Celery runs."""
+
+    def __init__(self, settings: Settings, *, actor: str) -> None:
+        self._limits = Limits(settings.lease, settings.attempt_budget, settings.age_limit)
+        self._deadline = settings.provider_deadline
+        self._slots = settings.slots
+        self._actor = actor
+        self._room = Room(2 * settings.slots)
+        self._threads = ThreadPoolExecutor(settings.slots, thread_name_prefix="effect")
+        self._settle = Combiner(self._settle_batch)
+        self._record = Combiner(self._record_batch)
+
+    def run(self, kind: Kind, ids: Sequence[str]) -> Report:
+        """Execute each effect that is due and free; returns when all of them are settled or given up."""
+        running: list[Future[State | None]] = []
+        for i in range(0, len(ids), self._slots):
+            part = ids[i : i + self._slots]
+            self._room.enter(len(part))
+            claimed_at = monotonic()
+            claimed: list[Attempt] = []
+            try:
+                claimed = self._claim(part)
+            finally:
+                self._room.leave(len(part) - len(claimed))
+            running += [self._threads.submit(self._one, kind, attempt, claimed_at) for attempt in claimed]
+        wait(running)
+        ended = [future.result() for future in running]
+        return Report(len(ids), len(running), {s.value: ended.count(s) for s in State if s in ended})
+
+    def _claim(self, ids: Sequence[str]) -> list[Attempt]:
+        def work() -> list[Attempt]:
+            with statement() as connection:
+                claimed = attempts.claim(connection, ids, self._limits, actor=self._actor)
+                if len(claimed) < len(ids):
+                    attempts.park_spent(connection, ids, self._limits, actor=self._actor)
+            return claimed
+
+        until = monotonic() + CLAIM_PATIENCE_SECONDS
+        return patiently(work, what="Postgres", enough=lambda: monotonic() > until, sleep=sleep)
+
+    def _one(self, kind: Kind, attempt: Attempt, claimed_at: float) -> State | None:
+        """One attempt, from its lease to its settlement; None when another attempt owned the effect by then."""
+        try:
+            with bound(
+                attempt.context, effect_id=attempt.id, kind=attempt.kind, attempt=attempt.number, tenant=attempt.tenant
+            ):
+                return self._attempt(kind, attempt, claimed_at)
+        finally:
+            self._room.leave(1)
+
+    def _attempt(self, kind: Kind, attempt: Attempt, claimed_at: float) -> State | None:
+        hold = Hold(
+            attempt, claimed_at=claimed_at, lease=self._limits.lease, deadline=self._deadline, record=self._recorded
+        )
+        outcome = _perform(kind, attempt, hold)
+        done = self._settlement(kind, attempt, outcome)
+        follow_ups = kind.follow_up(attempt, outcome) if isinstance(outcome, Succeeded) else []
+        owned = self._settled(done, follow_ups, until=claimed_at + self._limits.lease)
+        level = log.info if done.state in FINAL and owned else log.warning
+        level("settled" if owned else "fenced_out", state=done.state.value, reason=done.error)
+        return done.state if owned else None
+
+    def _settlement(self, kind: Kind, attempt: Attempt, outcome: Outcome) -> Settlement:
+        provider = kind.provider()
+        return settlement(
+            attempt, outcome, provider=provider.name, guarantee=provider.guarantee, limits=self._limits, random=random
+        )
+
+    def _settled(self, done: Settlement, follow_ups: list[Order], *, until: float) -> bool:
+        """W9: the answer is here and not written yet. Writing it is guarded, so it is tried while the lease lasts."""
+        try:
+            return patiently(
+                lambda: self._settle((done, follow_ups)),
+                what="Postgres",
+                enough=lambda: monotonic() > until,
+                sleep=sleep,
+            )
+        except DependencyUnavailable:
+            log.exception("settlement_lost", state=done.state.value)  # the lease runs out; the same key asks again
+            return False
+
+    def _settle_batch(self, items: Sequence[tuple[Settlement, list[Order]]]) -> list[bool]:
+        try:
+            owned = self._write(items)
+        except IntegrityError:
+            # One of them contradicts a promise of the schema; the others must not suffer for it.
+            return [self._settle_one(item) for item in items]
+        return [done.id in owned for done, _ in items]
+
+    def _settle_one(self, item: tuple[Settlement, list[Order]]) -> bool:
+        try:
+            return bool(self._write([item]))
+        except IntegrityError as error:
+            done = item[0]
+            log.exception("settlement_refused", state=done.state.value)
+            reason = str(error.orig).partition("\n")[0][:200]
+            parked = Settlement(
+                id=done.id,
+                attempt=done.attempt,
+                state=State.PARKED,
+                fact="parked",
+                in_doubt=True,
+                evidence={**done.evidence, "reason": "schema_refused", "detail": reason},
+                parked_reason="schema_refused",
+                error=reason,
+            )
+            return bool(self._write([(parked, [])]))
+
+    def _write(self, items: Sequence[tuple[Settlement, list[Order]]]) -> set[str]:
+        settlements = [done for done, _ in items]
+        if not any(orders for _, orders in items):
+            with statement() as connection:
+                return attempts.settle(connection, settlements, actor=self._actor)
+        with transaction() as connection:
+            owned = attempts.settle(connection, settlements, actor=self._actor)
+            orders = [order for done, asked in items if done.id in owned for order in asked]
+            if orders:
+                effects.accept(connection, orders, actor=self._actor)
+        if orders:
+            bell.ring()
+        return owned
+
+    def _recorded(self, attempt: Attempt, progress: Mapping[str, Any]) -> bool:
+        return self._record((attempt, progress))
+
+    def _record_batch(self, items: Sequence[tuple[Attempt, Mapping[str, Any]]]) -> list[bool]:
+        with statement() as connection:
+            owned = attempts.record(connection, items, self._limits.lease, actor=self._actor)
+        return [attempt.id in owned for attempt, _ in items]
+
+
+def _perform(kind: Kind, attempt: Attempt, hold: Hold) -> Outcome:
+    try:
+        return kind.provider().perform(attempt, hold)
+    except LeaseLost:
+        # Raised before a first byte or at a refused recovery point, never after an unanswered send: nothing of this
+        # attempt is open. Whether we may still write that down is decided by the guard in the SQL.
+        return Deferred("lease_lost")
+    except DependencyUnavailable as error:
+        return Deferred("dependency_unavailable", evidence={"detail": str(error)[:200]})
+    except Exception as error:
+        log.exception("provider_bug")
+        return Unknown("bug", evidence={"exception": type(error).__name__})
+
+
+class Room:
+    """Counts claimed, unfinished effects, so that a process never claims more than it can start within the lease."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._changed = threading.Condition()
+
+    def enter(self, count: int) -> None:
+        """Wait until there is room for `count`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= count)
+            self._free -= count
+
+    def leave(self, count: int) -> None:
+        """Make room for `count` others."""
+        if count:
+            with self._changed:
+                self._free += count
+                self._changed.notify_all()

@@ -1,0 +1,65 @@
+"""Waiting out an outage: the only use of tenacity, around work that is provably safe to repeat.
+
+One log line when a dependency goes away and one when it is back, whatever number of threads are waiting.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import TypeVar
+
+import structlog
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+
+from service.core.errors import DependencyUnavailable
+
+T = TypeVar("T")
+
+WAIT_MAX_SECONDS = 3.0  # a server that is back is used within this; random, so that all do not knock at once
+
+log = structlog.get_logger(__name__)
+_lock = threading.Lock()
+_away_since: dict[str, float] = {}
+
+
+def patiently(work: Callable[[], T], *, what: str, enough: Callable[[], bool], sleep: Callable[[float], object]) -> T:
+    """Do `work`, and again while it raises DependencyUnavailable, until `enough()` says to stop.
+
+    `work` must be safe to repeat: a guarded statement, a batch that comes due again. `sleep` takes seconds and may
+    return early. Raises the last DependencyUnavailable when stopped.
+    """
+
+    def note(state: RetryCallState) -> None:
+        _went_away(what, state)
+
+    retrying = Retrying(
+        retry=retry_if_exception_type(DependencyUnavailable),
+        wait=wait_random_exponential(multiplier=0.05, max=WAIT_MAX_SECONDS),
+        stop=lambda _: enough(),
+        before_sleep=note,
+        sleep=sleep,
+        reraise=True,
+    )
+    answer = retrying(work)
+    _is_back(what)
+    return answer
+
+
+def _went_away(what: str, state: RetryCallState) -> None:
+    with _lock:
+        if what in _away_since:
+            return
+        _away_since[what] = monotonic()
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("outage", dependency=what, error=str(error))
+
+
+def _is_back(what: str) -> None:
+    if what not in _away_since:  # the usual case, without the lock
+        return
+    with _lock:
+        since = _away_since.pop(what, None)
+    if since is not None:
+        log.warning("outage_over", dependency=what, seconds=round(monotonic() - since, 1))

@@ -1,0 +1,97 @@
+"""From what an attempt learned to what it writes: pure, one case a line of the design."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_never
+
+from service.core.backoff import full_jitter
+from service.core.effect import Attempt, Guarantee, Policy
+from service.core.outcome import Awaiting, Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
+from service.core.state import State
+from service.store.attempts import Limits, Settlement
+
+UNKNOWN_AFTER_SECONDS = 2.0  # before the same key is sent again: a request in progress answers 409 until it is over
+KEY_EXPIRED = "key_expired"
+"""The reason of an Unknown whose key the provider may have forgotten: nothing may be sent any more."""
+
+
+def settlement(
+    attempt: Attempt,
+    outcome: Outcome,
+    *,
+    provider: str,
+    guarantee: Guarantee,
+    limits: Limits,
+    random: Callable[[], float],
+) -> Settlement:
+    """What to write for `outcome`. The budget and the age limit turn another wait into `parked`."""
+    done = _settlement(attempt, outcome, provider, guarantee, random)
+    if done.after_seconds is None or isinstance(outcome, Awaiting):
+        return done
+    if attempt.number >= limits.budget:
+        return _park(attempt, outcome, "attempt_budget", in_doubt=done.in_doubt)
+    if attempt.sent_age_seconds + done.after_seconds > limits.age_limit:
+        return _park(attempt, outcome, "age_limit", in_doubt=done.in_doubt)
+    return done
+
+
+def _settlement(  # noqa: PLR0911 - one case a line of the design
+    attempt: Attempt, outcome: Outcome, provider: str, guarantee: Guarantee, random: Callable[[], float]
+) -> Settlement:
+    who = {"id": attempt.id, "attempt": attempt.number, "evidence": outcome.evidence}
+    match outcome:
+        case Succeeded(ref, detail):
+            return Settlement(
+                **who,
+                state=State.SUCCEEDED,
+                fact="succeeded",
+                in_doubt=False,
+                outcome=detail,
+                provider=provider,
+                provider_ref=ref,
+            )
+        case Failed(code, message, detail):
+            told = {"code": code, "message": message, **detail}
+            return Settlement(**who, state=State.FAILED, fact="failed", in_doubt=False, outcome=told, provider=provider)
+        case Awaiting(reason, ref, poll, detail):
+            return Settlement(
+                **who,
+                state=State.AWAITING,
+                fact="awaiting",
+                in_doubt=False,
+                outcome=detail or None,
+                provider=provider,
+                provider_ref=ref,
+                after_seconds=poll,
+                error=reason,
+            )
+        case Deferred(reason, after):
+            wait = full_jitter(attempt.number, random) if after is None else after + random()
+            return Settlement(
+                **who, state=attempt.prior, fact="deferred", in_doubt=attempt.in_doubt, after_seconds=wait, error=reason
+            )
+        case Unknown(reason):
+            if reason == KEY_EXPIRED or (guarantee is Guarantee.BLIND and attempt.policy is Policy.AT_MOST_ONCE):
+                return _park(attempt, outcome, reason, in_doubt=True)
+            wait = UNKNOWN_AFTER_SECONDS + full_jitter(attempt.number, random)
+            return Settlement(
+                **who, state=State.UNKNOWN, fact="unknown", in_doubt=True, after_seconds=wait, error=reason
+            )
+        case Contradiction(reason):
+            return _park(attempt, outcome, reason, in_doubt=True)
+        case _:
+            assert_never(outcome)
+
+
+def _park(attempt: Attempt, outcome: Outcome, reason: str, *, in_doubt: bool) -> Settlement:
+    return Settlement(
+        id=attempt.id,
+        attempt=attempt.number,
+        state=State.PARKED,
+        fact="parked",
+        in_doubt=in_doubt,
+        evidence={**outcome.evidence, "reason": reason},
+        parked_reason=reason,
+        error=reason,
+    )

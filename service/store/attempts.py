@@ -1,0 +1,203 @@
+"""Attempts: claim, record a recovery point, settle. Every write carries the attempt's number and is refused without it.
+
+The guard stands in the SQL: `where id = … and attempt = … and state = 'executing'`. No row means that another attempt
+owns the effect; then nothing is written but a journal fact (I9).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from service.core.effect import Attempt, Policy
+from service.core.state import State
+
+# Claimable: due, and either at rest or held by an attempt whose lease is over. The row lock makes a second claim of
+# the same effect wait and then see the first one's lease; order by id, so that two batches cannot deadlock.
+_DUE = """
+    id = any(cast(:ids as uuid[])) and (not_before is null or not_before <= now())
+    and (state in ('pending', 'unknown', 'awaiting') or (state = 'executing' and lease_until < now()))
+"""
+_SPENT = """
+    (attempt >= :budget or first_sent_at < now() - make_interval(secs => :age_limit))
+"""
+
+_CLAIM = text(f"""
+with due as (
+    select id, state, attempt from effects where {_DUE} and ({_SPENT}) is not true order by id for update
+), claimed as (
+    update effects e set
+        state = 'executing', attempt = e.attempt + 1,
+        lease_until = clock_timestamp() + make_interval(secs => :lease),
+        -- W6: committed before the first byte goes out, so that nobody can doubt later whether one may have.
+        first_sent_at = coalesce(e.first_sent_at, clock_timestamp()),
+        in_doubt = e.in_doubt or d.state = 'executing'
+    from due d where e.id = d.id
+    returning e.*, d.state as prior
+), facts as (
+    insert into journal (effect_id, fact, attempt, actor)
+    select id, 'leased_out', attempt - 1, :actor from claimed where prior = 'executing'
+    union all select id, 'claimed', attempt, :actor from claimed
+)
+select cast(id as text) as id, tenant, kind, attempt, prior, in_doubt, request, progress, policy, dedupe_key, context,
+       extract(epoch from clock_timestamp() - first_sent_at)::float8 as sent_age,
+       extract(epoch from clock_timestamp() - created_at)::float8 as age
+from claimed
+""")
+
+# A message that kills its worker each time never reaches a settlement, so the budget is enforced here as well.
+_PARK_SPENT = text(f"""
+with spent as (
+    select id, state from effects where {_DUE} and {_SPENT} order by id for update
+), parked as (
+    update effects e set state = 'parked', lease_until = null, in_doubt = e.in_doubt or s.state = 'executing'
+    from spent s where e.id = s.id returning e.id, e.attempt
+), held as (
+    update outbox o set road = 'parked', parked_at = now(),
+        parked_reason = case when p.attempt >= :budget then 'attempt_budget' else 'age_limit' end
+    from parked p where o.effect_id = p.id returning o.effect_id, o.parked_reason, p.attempt
+), facts as (
+    insert into journal (effect_id, fact, attempt, actor, evidence)
+    select effect_id, 'parked', attempt, :actor, jsonb_build_object('reason', parked_reason) from held
+)
+select cast(effect_id as text) from held
+""")
+
+_RECORD = text("""
+with input as materialized (
+    select * from jsonb_to_recordset(cast(:rows as jsonb)) as r (id uuid, attempt bigint, progress jsonb)
+), owned as (
+    update effects e set progress = e.progress || i.progress,
+        lease_until = clock_timestamp() + make_interval(secs => :lease)
+    from input i where e.id = i.id and e.attempt = i.attempt and e.state = 'executing' and e.lease_until > now()
+    returning e.id, e.attempt
+), facts as (
+    insert into journal (effect_id, fact, attempt, actor) select id, 'progressed', attempt, :actor from owned
+)
+select cast(id as text) from owned
+""")
+
+_SETTLE = text("""
+with input as materialized (
+    select * from jsonb_to_recordset(cast(:rows as jsonb)) as r (
+        id uuid, attempt bigint, state text, fact text, in_doubt boolean, outcome jsonb, evidence jsonb, provider text,
+        provider_ref text, after_seconds float8, parked_reason text, error text)
+), owned as (
+    update effects e set
+        state = i.state, in_doubt = i.in_doubt, outcome = coalesce(i.outcome, e.outcome), lease_until = null,
+        provider = coalesce(i.provider, e.provider), provider_ref = coalesce(i.provider_ref, e.provider_ref),
+        not_before = now() + make_interval(secs => i.after_seconds),
+        settled_at = case when i.state in ('succeeded', 'failed') then now() end
+    -- The same attempt may still answer after its lease was declared lost, as long as nobody has claimed since:
+    -- a late own answer is evidence and moves `unknown` or `parked` forward, never back.
+    from input i where e.id = i.id and e.attempt = i.attempt and (
+        e.state = 'executing' or (e.state in ('unknown', 'parked') and i.state in ('succeeded', 'failed')))
+    returning e.id
+), closed as (
+    delete from outbox o using owned w, input i
+    where o.effect_id = w.id and i.id = w.id and i.state in ('succeeded', 'failed')
+), again as (
+    update outbox o set
+        road = case when i.state = 'parked' then 'parked' else 'later' end,
+        available_at = now() + make_interval(secs => coalesce(i.after_seconds, 0)),
+        parked_at = case when i.state = 'parked' then now() end, parked_reason = i.parked_reason, last_error = i.error
+    from owned w, input i
+    where o.effect_id = w.id and i.id = w.id and i.state not in ('succeeded', 'failed')
+), facts as (
+    -- I9: an answer that came after the lease was lost is evidence and is kept; it changes no state.
+    insert into journal (effect_id, fact, attempt, actor, evidence)
+    select i.id, case when w.id is null then 'late_answer' else i.fact end, i.attempt, :actor, i.evidence
+    from input i left join owned w on w.id = i.id
+)
+select cast(id as text) from owned
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What one attempt writes when it is over. `after_seconds` is set unless `state` is final or parked."""
+
+    id: str
+    attempt: int
+    state: State
+    fact: str
+    in_doubt: bool
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    outcome: Mapping[str, Any] | None = None
+    provider: str | None = None
+    provider_ref: str | None = None
+    after_seconds: float | None = None
+    parked_reason: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long an attempt owns its effect (seconds), and when an effect is given to a person."""
+
+    lease: float
+    budget: int
+    age_limit: float
+
+
+def claim(connection: Connection, ids: Sequence[str], limits: Limits, *, actor: str) -> list[Attempt]:
+    """Begin an attempt at each effect that is due and free; the others are left alone. One commit in autocommit."""
+    rows = connection.execute(_CLAIM, {**_limits(limits), "ids": list(ids), "actor": actor})
+    return [_attempt(row) for row in rows]
+
+
+def park_spent(connection: Connection, ids: Sequence[str], limits: Limits, *, actor: str) -> list[str]:
+    """Park each effect that is due but has spent its attempts or its time; return their ids."""
+    rows = connection.execute(
+        _PARK_SPENT, {"budget": limits.budget, "age_limit": limits.age_limit, "ids": list(ids), "actor": actor}
+    )
+    return list(rows.scalars())
+
+
+def record(
+    connection: Connection, rows: Sequence[tuple[Attempt, Mapping[str, Any]]], lease: float, *, actor: str
+) -> set[str]:
+    """Commit recovery points (W11) and renew the leases; return the ids that were still owned."""
+    encoded = [{"id": a.id, "attempt": a.number, "progress": dict(p)} for a, p in rows]
+    result = connection.execute(_RECORD, {"rows": _encode(encoded), "lease": lease, "actor": actor})
+    return set(result.scalars())
+
+
+def settle(connection: Connection, settlements: Sequence[Settlement], *, actor: str) -> set[str]:
+    """Write what the attempts learned, each if it still owns its effect; return the ids that did.
+
+    A final state deletes the outbox row in the same commit (I7); any other makes it come due again or parks it.
+    """
+    encoded = [{name: getattr(s, name) for name in Settlement.__slots__} for s in settlements]
+    return set(connection.execute(_SETTLE, {"rows": _encode(encoded), "actor": actor}).scalars())
+
+
+def _limits(limits: Limits) -> dict[str, float]:
+    return {"lease": limits.lease, "budget": limits.budget, "age_limit": limits.age_limit}
+
+
+def _attempt(row: Any) -> Attempt:
+    lost = row.prior == State.EXECUTING
+    return Attempt(
+        id=row.id,
+        tenant=row.tenant,
+        kind=row.kind,
+        number=row.attempt,
+        prior=State.UNKNOWN if lost else State(row.prior),
+        in_doubt=row.in_doubt,
+        sent_age_seconds=row.sent_age,
+        age_seconds=row.age,
+        request=row.request,
+        progress=row.progress,
+        policy=Policy(row.policy),
+        dedupe_key=row.dedupe_key,
+        context=row.context,
+    )
+
+
+def _encode(rows: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps(rows, default=dict, ensure_ascii=False)

@@ -1,0 +1,113 @@
+"""The bell wakes a relay after a commit. It is a hint: a lost ring costs one poll, never an effect.
+
+Never rung inside the caller's transaction: a NOTIFY there takes a lock at commit that every notifying writer of the
+cluster queues behind, which forbids group commit. A thread of the process rings instead, once for many commits.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, cast
+
+import psycopg
+from sqlalchemy import Connection, event, text
+from sqlalchemy.orm import Session
+
+from service.core.errors import CounterfoilError
+from service.store.database import statement
+
+CHANNEL = "counterfoil"
+# A busy relay gathers by itself, so it need not hear each commit; a quiet one hears the first at once.
+GAP_SECONDS = 0.02
+_RING = text(f"select pg_notify('{CHANNEL}', '')")
+_UNSYNCED = text("set synchronous_commit = off")  # nothing is written that would be worth a disk flush
+
+
+class Bell:
+    """One per process: `ring()` never blocks and never fails; a daemon thread does the talking."""
+
+    def __init__(self) -> None:
+        self._wanted = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def ring(self) -> None:
+        """Ask for a ring soon."""
+        self._wanted.set()
+
+    def close(self) -> None:
+        """Ring once more if asked, so that a process that exits right after its commit is heard."""
+        self._stopping.set()
+        self._wanted.set()
+        self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wanted.wait()
+            self._wanted.clear()
+            self._say()
+            self._stopping.wait(GAP_SECONDS)
+        if self._wanted.is_set():
+            self._say()
+
+    @staticmethod
+    def _say() -> None:
+        try:
+            with statement() as connection:
+                connection.execute(_UNSYNCED)
+                connection.execute(_RING)
+        except (CounterfoilError, psycopg.Error):
+            return  # the poll behind the bell finds the row
+
+
+@cache
+def _bell_of(pid: int) -> Bell:  # noqa: ARG001 - the pid is the key: a forked child has no thread of its parent's
+    return Bell()
+
+
+def ring() -> None:
+    """Wake a relay soon."""
+    _bell_of(os.getpid()).ring()
+
+
+def ring_after_commit(target: Session | Connection) -> None:
+    """Ring once when the caller's transaction has committed; a rolled-back one rings nobody."""
+    if isinstance(target, Session):
+        event.listen(target, "after_commit", _rung, once=True)
+    else:
+        # Core has no event after the commit, only right before: the relay's next look finds what this ring missed.
+        event.listen(target, "commit", _rung, once=True)
+
+
+def _rung(_: Any) -> None:
+    ring()
+
+
+@contextmanager
+def listening() -> Iterator[Listener]:
+    """A connection of its own that hears the bell. Raises psycopg.Error or CounterfoilError when Postgres is away."""
+    with statement() as connection:
+        raw = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        raw.execute(f"listen {CHANNEL}")
+        try:
+            yield Listener(raw)
+        finally:
+            connection.detach()
+
+
+class Listener:
+    """Waits for the bell."""
+
+    def __init__(self, raw: psycopg.Connection[Any]) -> None:
+        self._raw = raw
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep until the bell rings or `seconds` are over; rings that have piled up count as one."""
+        return bool(list(self._raw.notifies(timeout=max(0.0, seconds), stop_after=1)))

@@ -1,0 +1,90 @@
+"""One engine per process, made after the fork; short transactions; the database's own clock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from sqlalchemy import Connection, Engine, NullPool, create_engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from service import settings
+from service.core.errors import DependencyUnavailable, SettingsError
+
+POOL_SIZE = 8  # claims and settlements are combined, so a process rarely needs more than three at a time
+POOL_OVERFLOW = 24  # the API's threads
+# Longer than any statement of ours takes on a busy server, far shorter than the lease: a statement that hangs must
+# not outlive its attempt.
+STATEMENT_TIMEOUT_MILLISECONDS = 15_000
+LOCK_TIMEOUT_MILLISECONDS = 5_000
+CONNECT_TIMEOUT_SECONDS = 5
+
+UNREACHABLE = (OperationalError, InterfaceError)
+"""What SQLAlchemy raises when the server is away, restarting or out of connections."""
+
+
+def make_engine(url: str, *, pooled: bool = True) -> Engine:
+    """An engine for `url` (postgresql://…). READ COMMITTED: the guards are unique keys and conditional updates."""
+    head, mark, tail = url.partition("://")
+    if not mark or not head.startswith("postgres"):
+        raise SettingsError("COUNTERFOIL_DATABASE_URL must look like postgresql://user:password@host:5432/name")
+    options = f"-c statement_timeout={STATEMENT_TIMEOUT_MILLISECONDS} -c lock_timeout={LOCK_TIMEOUT_MILLISECONDS}"
+    connect = {
+        "application_name": "counterfoil",
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "options": options,
+        # A server that vanished without a word (power, network) is noticed within half a minute.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
+    pool = {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW, "pool_pre_ping": True, "pool_timeout": 10}
+    return create_engine(
+        f"postgresql+psycopg://{tail}",
+        isolation_level="READ COMMITTED",
+        connect_args=connect,
+        **(pool if pooled else {"poolclass": NullPool}),  # type: ignore[arg-type]
+    )
+
+
+@cache
+def _engine_of(pid: int) -> Engine:  # noqa: ARG001 - the pid is the key: a child never uses its parent's sockets
+    return make_engine(settings.load().database())
+
+
+def engine() -> Engine:
+    """This process's engine. Raises SettingsError when no database is set."""
+    return _engine_of(os.getpid())
+
+
+@contextmanager
+def transaction() -> Iterator[Connection]:
+    """One short transaction of our own: committed at the end, rolled back on any exception.
+
+    Raises DependencyUnavailable when the database cannot be reached.
+    """
+    with reachable(), engine().begin() as connection:
+        yield connection
+
+
+@contextmanager
+def statement() -> Iterator[Connection]:
+    """A connection in autocommit: each statement is its own transaction, without the two round trips around it."""
+    with reachable(), engine().connect() as connection:
+        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Turn the driver's ways of saying "the server is away" into one sentence a person can act on."""
+    try:
+        yield
+    except UNREACHABLE as error:
+        raise DependencyUnavailable(f"Postgres does not answer: {_first_line(error)}") from error
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().partition("\n")[0][:200]

@@ -1,0 +1,119 @@
+"""The three tables as SQLAlchemy sees them; the checks and triggers that guard them stand in the migrations.
+
+effects   one thing to be done once: the permanent record and the tombstone of its dedupe key
+outbox    the duty to deliver one unsettled effect: small, hot, empty when all is done
+journal   one fact about an effect: append-only
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData()
+
+_NOW = text("now()")
+_EMPTY = text("'{}'::jsonb")
+_TIME = DateTime(timezone=True)
+
+effects = Table(
+    "effects",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="UUIDv7, made by the caller's process: time-ordered, cheap to index"),
+    Column("tenant", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("dedupe_key", Text, nullable=False, comment="the caller's name of this effect; kept for ever"),
+    Column("fingerprint", Text, nullable=False, comment="sha-256 of the canonical request"),
+    Column("request", JSONB, comment="frozen; NULL once purged"),
+    Column("state", Text, nullable=False),
+    Column("attempt", BigInteger, nullable=False, server_default=text("0"), comment="the fencing token"),
+    Column("lease_until", _TIME, comment="until when the current attempt owns the effect"),
+    Column("not_before", _TIME, comment="eta or backoff: a message that arrives earlier executes nothing"),
+    Column("first_sent_at", _TIME, comment="committed before the first byte goes out; never changes again"),
+    Column("in_doubt", Boolean, nullable=False, server_default=text("false"), comment="may have been carried out"),
+    Column("progress", JSONB, nullable=False, server_default=_EMPTY, comment="recovery point"),
+    Column("policy", Text, nullable=False, comment="after an unknown outcome at a blind provider"),
+    Column("provider", Text),
+    Column("provider_ref", Text, comment="the provider's own id"),
+    Column("outcome", JSONB),
+    Column("amount", BigInteger, comment="minor units"),
+    Column("currency", Text, comment="lowercase ISO-4217"),
+    Column("caused_by", Uuid, ForeignKey("effects.id"), comment="the effect whose success asked for this one"),
+    Column("context", JSONB, nullable=False, server_default=_EMPTY, comment="trace context and request id"),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    Column("settled_at", _TIME),
+    UniqueConstraint("tenant", "kind", "dedupe_key", name="effects_dedupe_key"),
+    Index(
+        "effects_provider_ref",
+        "provider",
+        "provider_ref",
+        unique=True,
+        postgresql_where=text("provider_ref IS NOT NULL"),
+    ),
+    Index("effects_caused_by", "caused_by", postgresql_where=text("caused_by IS NOT NULL")),
+    # `state` stands in no index on purpose: an indexed column that changes forbids heap-only updates.
+    postgresql_with={"fillfactor": "70"},
+    comment="One thing to be done once: the permanent record, and the tombstone of its dedupe key.",
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("effect_id", Uuid, ForeignKey("effects.id"), primary_key=True),
+    Column("kind", Text, nullable=False, comment="the task name"),
+    Column("lane", Text, nullable=False, comment="the Celery queue"),
+    Column("priority", SmallInteger, nullable=False, server_default=text("0"), comment="0 to 9, 9 first"),
+    Column("road", Text, nullable=False, comment="fresh, later, published or parked: which index holds the row"),
+    Column("available_at", _TIME, nullable=False, server_default=_NOW, comment="when the row comes due (again)"),
+    Column("deliveries", BigInteger, nullable=False, server_default=text("0")),
+    Column("parked_at", _TIME),
+    Column("parked_reason", Text),
+    Column("last_error", Text),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    # Two roads (and the way out): fresh rows in their order, rows due again by time. Each row stands in exactly one
+    # of these, so that a backlog of one sort never has to be read through to find the other.
+    Index("outbox_fresh", text("priority DESC"), "effect_id", postgresql_where=text("road = 'fresh'")),
+    Index("outbox_later", "available_at", postgresql_where=text("road = 'later'")),
+    Index("outbox_published", "available_at", postgresql_where=text("road = 'published'")),
+    Index("outbox_parked", "parked_at", postgresql_where=text("road = 'parked'")),
+    postgresql_with={
+        "fillfactor": "70",
+        # Rows live for milliseconds: vacuum by the thousand, not by the fraction of a table that is mostly empty.
+        "autovacuum_vacuum_scale_factor": "0.0",
+        "autovacuum_vacuum_threshold": "2000",
+        "autovacuum_analyze_scale_factor": "0.0",
+        "autovacuum_analyze_threshold": "5000",
+        "autovacuum_vacuum_cost_delay": "0",
+    },
+    comment="The duty to deliver one unsettled effect; the row lives until the effect is settled.",
+)
+
+journal = Table(
+    "journal",
+    metadata,
+    # No foreign key: each fact is written in one statement with its effect, which is never deleted; a key would
+    # lock that effect's row once more for every fact.
+    Column("effect_id", Uuid, primary_key=True),
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+    Column("fact", Text, nullable=False),
+    Column("attempt", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False, comment="who wrote it: a process or a person"),
+    Column("evidence", JSONB, nullable=False, server_default=_EMPTY, comment="status, request id, code; no payload"),
+    comment="One fact about an effect, append-only: a trigger refuses UPDATE, DELETE and TRUNCATE.",
+)

@@ -1,0 +1,14 @@
+"""What callers import and workers run.
+
+    from tasks import charge, email
+
+Callers: `charge.apply_async(kwargs=…, dedupe_key=…, session=…)`. Workers: `celery -A tasks worker`.
+"""
+
+from tasks.app import app
+from tasks.mail import email
+from tasks.payments import charge
+from tasks.periodic import watch
+from tasks.result import EffectResult
+
+__all__ = ["EffectResult", "app", "charge", "email", "watch"]

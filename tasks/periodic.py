@@ -1,0 +1,36 @@
+"""Periodic tasks, run by `counterfoil beat` and any worker. Harmless if they run twice or never: they only tell."""
+
+from __future__ import annotations
+
+import structlog
+from celery import Celery
+
+from service import settings
+from service.store import outbox
+from service.store.database import statement
+from tasks.app import app
+
+WATCH_SECONDS = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+@app.task(name="watch", queue="periodic")
+def watch() -> None:
+    """Say what is stuck: nothing stands unknown, parked or unpublished in silence (I2)."""
+    with statement() as connection:
+        now = outbox.stats(connection)
+    late = now["oldest_unpublished_seconds"] or 0.0
+    if late > 10 * settings.load().poll + 5:
+        log.warning("outbox_late", oldest_seconds=round(late, 1), fresh=now["fresh"])
+    if now["unknown"]:
+        log.warning(
+            "effects_unknown", count=now["unknown"], oldest_seconds=round(now["oldest_unknown_seconds"] or 0, 1)
+        )
+    if now["parked"]:
+        log.warning("effects_parked", count=now["parked"], oldest_seconds=round(now["oldest_parked_seconds"] or 0, 1))
+
+
+@app.on_after_finalize.connect
+def _schedule(sender: Celery, **_: object) -> None:
+    sender.add_periodic_task(WATCH_SECONDS, watch.s(), name="watch", queue="periodic", expires=WATCH_SECONDS)
