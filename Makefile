@@ -1,0 +1,63 @@
+# Everything a newcomer needs: `make demo`, then `make test`. `make help` lists the rest.
+# Fresh Debian with Python 3.11 and make is enough; root or not.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SEED ?= $(shell date +%s)
+DEMO_FLAGS ?=
+TEST_FLAGS ?=
+
+.DEFAULT_GOAL := help
+
+demo: $(READY) ## watch 200 charges happen exactly once while processes are killed (under a minute)
+	@$(BIN)/counterfoil demo $(DEMO_FLAGS)
+
+test: $(READY) ## every test that fits into about ten minutes, with branch coverage of core, store and engine
+	@rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(TEST_FLAGS)
+
+check: $(READY) ## format, lint, types, imports, migrations
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m alembic upgrade head --sql 2>/dev/null | $(BIN)/squawk --stdin-filepath migrations.sql
+
+chaos: $(READY) ## the long storms; repeat one with `make chaos SEED=…`
+	@echo "SEED=$(SEED)   repeat with: make chaos SEED=$(SEED)"
+	COUNTERFOIL_SEED=$(SEED) $(BIN)/python -m pytest -m slow --timeout=1200 $(TEST_FLAGS)
+
+bench: $(READY) ## throughput, latency, CPU, commits and WAL beside a bare Celery task, as ratios of one run
+	$(BIN)/python -m benchmarks.end_to_end
+
+up: $(READY) ## run everything in this terminal (embedded servers, fake providers unless configured)
+	@$(BIN)/counterfoil up
+
+setup: $(READY) ## only build the environment
+
+lock: $(READY) ## write requirements/*.txt anew from pyproject.toml (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+		--no-annotate pyproject.toml -o requirements/base.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+		--no-annotate pyproject.toml --group dev requirements/build.in -o requirements/dev.txt
+
+clean: ## forget the environment and the embedded servers' data
+	rm -rf $(VENV) .counterfoil .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The stamp is written last: an interrupted install is simply done again.
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+		|| { echo "Python's venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	@echo "setting up $(VENV) (once, a minute or so)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+.PHONY: demo test check chaos bench up setup lock clean help
