@@ -13,14 +13,15 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from service.core.errors import SetupError
 
-# Traversable for nobody, readable for nobody else: file names inside stay hidden.
-_TRAVERSABLE = 0o711
+# Added to the state directory only: others may pass through it, its list of names stays hidden.
+_TRAVERSABLE = 0o011
 _READABLE = 0o755
 # Linux's `nobody` where /etc/passwd does not say.
 _OVERFLOW_ID = 65534
@@ -76,7 +77,7 @@ def _namespace() -> tuple[str, ...]:
 
 def _as_nobody(bin_dir: Path, state_dir: Path) -> Identity:
     owner = _nobody()
-    state_dir.chmod(_TRAVERSABLE)
+    state_dir.chmod(stat.S_IMODE(state_dir.stat().st_mode) | _TRAVERSABLE)
     direct = Identity(bin_dir, owner=owner)
     if not _reaches(state_dir, owner):
         raise SetupError(
