@@ -10,6 +10,7 @@ MILLISECONDS = 1000
 
 
 def main() -> None:
+    """Read the command line and serve until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m fakes", description=__doc__)
     kinds = parser.add_subparsers(dest="fake", required=True)
     stripe = kinds.add_parser("stripe", help="PaymentIntents over HTTP")

@@ -35,6 +35,7 @@ class Admin:
         self._clock = clock
 
     def app(self, extra: Sequence[Route]) -> Starlette:
+        """The back door, with the oracle that only this fake has."""
         own = [
             Route("/_fake/health", self._health),
             Route("/_fake/requests", self._requests),

@@ -1,4 +1,4 @@
-"""The fake's own time: the machine's, plus what the admin port added. A day passes in a millisecond, and only forward."""
+"""The fake's own time: the machine's, plus what the admin port added. It goes forward only, a day in a millisecond."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Clock:
         self.offset_seconds = offset_seconds
 
     def now(self) -> float:
+        """Seconds since the epoch."""
         return time.time() + self.offset_seconds
 
     def advance(self, connection: sqlite3.Connection, seconds: float) -> float:

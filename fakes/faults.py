@@ -1,7 +1,7 @@
 """The fault plan: which request is to go wrong, how, and how often it did.
 
 A rule names a route (or `*`), a piece of the key or address, the n-th matching arrival and how many times to strike.
-The first rule that is due takes the request. Plans live in memory: a fake that crashed on purpose comes back well-behaved.
+The first rule that is due takes the request. Plans live in memory: a fake that crashed on purpose comes back behaved.
 """
 
 from __future__ import annotations
@@ -71,18 +71,20 @@ class Fault:
         return True
 
     async def before_effect(self) -> None:
+        """Be late, be held or die while the key is in flight and nothing has happened (W7)."""
         if self.action == "slow":
             await asyncio.sleep(self.seconds)
         elif self.when != "after":
-            await self._hold_or_crash("before")
+            await self._hold_or_crash()
 
     async def after_effect(self) -> None:
+        """Be late, be held or die when the effect is durable and nobody has heard of it (W8)."""
         if self.action == "hang":
             await asyncio.sleep(self.seconds)
         elif self.when == "after":
-            await self._hold_or_crash("after")
+            await self._hold_or_crash()
 
-    async def _hold_or_crash(self, when: str) -> None:
+    async def _hold_or_crash(self) -> None:
         if self.action == "crash":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.action == "barrier":
@@ -100,6 +102,7 @@ class Fault:
         return held
 
     def as_json(self) -> dict[str, Any]:
+        """The rule and its counts, for the admin port."""
         names = ("id", "action", "route", "key", "nth", "times", "seconds", "when", "code", "seen", "hits", "holding")
         return {name: getattr(self, name) for name in names}
 
@@ -142,6 +145,7 @@ class Plan:
         return next((fault for fault in self._faults if fault.strikes(route, address)), None)
 
     def release(self, fault_id: int | None) -> int:
+        """Open one barrier, or all; returns how many requests went on."""
         return sum(fault.release() for fault in self._faults if fault_id in (None, fault.id))
 
     def clear(self) -> None:
@@ -150,4 +154,5 @@ class Plan:
         self._faults.clear()
 
     def as_json(self) -> list[dict[str, Any]]:
+        """All rules with their counts."""
         return [fault.as_json() for fault in self._faults]

@@ -66,24 +66,33 @@ def decode(encoded: str) -> dict[str, Any]:
 
 
 def _checked(name: str, kind: Kind, value: Any) -> Any:
-    match kind:
-        case "text" if isinstance(value, str):
-            return value
-        case "integer" if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value):
-            return int(value)
-        case "boolean" if value in ("true", "false"):
-            return value == "true"
-        case "hash" if isinstance(value, dict):
-            return value
-        case "list" if isinstance(value, dict):
-            return [value[index] for index in sorted(value, key=_index)]
-        case "metadata":
-            return _metadata(value)
-        case "any":
-            return value
+    if kind == "any":
+        return value
+    if kind == "metadata":
+        return _metadata(value)
+    if isinstance(value, dict):
+        return _nested(name, kind, value)
+    return _plain(name, kind, value)
+
+
+def _nested(name: str, kind: Kind, value: Mapping[str, Any]) -> Any:
+    if kind == "hash":
+        return value
+    if kind == "list":
+        return [value[index] for index in sorted(value, key=_index)]
+    raise BadParameter(name, f"Invalid {kind}: {name}")
+
+
+def _plain(name: str, kind: Kind, value: str) -> Any:
+    if kind == "text":
+        return value
     if kind == "integer":
+        if re.fullmatch(r"-?\d{1,18}", value):
+            return int(value)
         raise BadParameter(name, f"Invalid integer: {value}", "parameter_invalid_integer")
-    raise BadParameter(name, f"Invalid {'array' if kind == 'list' else 'object' if kind == 'hash' else kind}: {value}")
+    if kind == "boolean" and value in ("true", "false"):
+        return value == "true"
+    raise BadParameter(name, f"Invalid {kind}: {value}")
 
 
 def _index(part: str) -> int:

@@ -43,6 +43,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def encoded(self) -> bytes:
+        """The bytes that go out, and that a key keeps."""
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
 

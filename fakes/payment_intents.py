@@ -40,6 +40,7 @@ def create(call: Call) -> Answer:
 
 
 def retrieve(call: Call) -> Answer:
+    """The PaymentIntent as it is now."""
     return Answer(200, _intent(call))
 
 

@@ -70,6 +70,7 @@ class Call:
 
     @property
     def now(self) -> int:
+        """Whole seconds, as objects carry them."""
         return int(self.arrival.at)
 
 
@@ -88,14 +89,22 @@ class Dialect(Protocol):
     """How one provider speaks: its routes, its key rules, its refusals, its headers."""
 
     @property
-    def rules(self) -> KeyRules: ...
+    def rules(self) -> KeyRules:
+        """What it keeps under a key."""
+
     @property
-    def routes(self) -> tuple[Route, ...]: ...
+    def routes(self) -> tuple[Route, ...]:
+        """Its endpoints."""
+
     def account(self, arrival: Arrival) -> str | None:
         """Whose keys these are; None when the caller may not come in."""
 
-    def refusal(self, why: Refusal, arrival: Arrival, code: str | None = None) -> Answer: ...
-    def mismatch(self, arrival: Arrival, first_path: str) -> Answer: ...
+    def refusal(self, why: Refusal, arrival: Arrival, code: str | None = None) -> Answer:
+        """Its words for a refusal; `code` chooses among variants."""
+
+    def mismatch(self, arrival: Arrival, first_path: str) -> Answer:
+        """Its words for a key that belongs to another request."""
+
     def headers(self, arrival: Arrival, answer: Answer, original: str | None) -> dict[str, str]:
         """The headers of an answer; `original` is set when it is replayed."""
 
@@ -122,6 +131,7 @@ class Pipeline:
         self._latency_seconds = latency_seconds
 
     async def handle(self, request: Request) -> Response:
+        """One request, from its first byte to the answer (or the lack of one)."""
         arrival = await self._arrival(request)
         route, path_id = _find(self._dialect.routes, arrival)
         fault = self._plan.strike(route.name if route else "unknown", arrival.address)
@@ -153,28 +163,32 @@ class Pipeline:
 
     async def _reply(self, arrival: Arrival, route: Route | None, path_id: str | None, fault: Fault | None) -> Reply:
         """The steps of the module's first lines, in their order."""
+        try:
+            call = self._admit(arrival, route, path_id, fault)
+            return await self._keyed(call, fault) if arrival.key else await self._execute(call, fault)
+        except Refused as refused:
+            return Reply(refused.answer)
+
+    def _admit(self, arrival: Arrival, route: Route | None, path_id: str | None, fault: Fault | None) -> _Execution:
+        """All that is checked in front of the key, and kept under none. Raises Refused."""
         action = fault.action if fault else None
         account = self._dialect.account(arrival)
         if account is None or action == "status_401":
-            return self._refuse("unauthorized", arrival)
+            raise self._refusal("unauthorized", arrival)
         if action == "status_429":
-            return self._refuse("rate_limited", arrival, fault)
+            raise self._refusal("rate_limited", arrival, fault)
         if route is None:
-            return self._refuse("unknown_route", arrival)
+            raise self._refusal("unknown_route", arrival)
         if len(arrival.key or "") > self._dialect.rules.length_max:
-            return self._refuse("key_too_long", arrival)
-        try:
-            params = route.parse(arrival)
-        except Refused as refused:
-            return Reply(refused.answer)
+            raise self._refusal("key_too_long", arrival)
+        params = route.parse(arrival)
         if action == "conflict_409":
-            return self._refuse("key_in_use", arrival)
-        call = _Execution(arrival, route, path_id, params, _claimant(arrival, account, params))
-        return await self._keyed(call, fault) if arrival.key else await self._execute(call, fault)
+            raise self._refusal("key_in_use", arrival)
+        return _Execution(arrival, route, path_id, params, _claimant(arrival, account, params))
 
-    def _refuse(self, why: Refusal, arrival: Arrival, fault: Fault | None = None) -> Reply:
+    def _refusal(self, why: Refusal, arrival: Arrival, fault: Fault | None = None) -> Refused:
         code = str(fault.code) if fault and fault.code else None
-        return Reply(self._dialect.refusal(why, arrival, code))
+        return Refused(self._dialect.refusal(why, arrival, code))
 
     async def _keyed(self, call: _Execution, fault: Fault | None) -> Reply:
         claimed = await self._storage.write(lambda db: claim(db, self._dialect.rules, call.who))
@@ -184,7 +198,7 @@ class Pipeline:
             case Mismatch(first_path):
                 return Reply(self._dialect.mismatch(call.arrival, first_path))
             case InUse():
-                return self._refuse("key_in_use", call.arrival)
+                raise self._refusal("key_in_use", call.arrival)
             case replay:
                 if fault:
                     await fault.before_effect()
@@ -206,7 +220,7 @@ class Pipeline:
         return Reply(answer)
 
     def _effect(self, connection: sqlite3.Connection, call: _Execution, fault: Fault | None) -> Answer:
-        """The endpoint, its effect and the stored answer: one transaction, on the disk before the first byte goes out."""
+        """The endpoint, its effect and the stored answer: one transaction, on the disk before the first byte."""
         action = fault.action if fault else None
         if action == "status_500_stored_before":
             return self._keep(connection, call, self._server_error(call))

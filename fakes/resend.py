@@ -113,6 +113,7 @@ class ResendDialect:
         return "team" if scheme.lower() == "bearer" and token else None
 
     def refusal(self, why: Refusal, arrival: Arrival, code: str | None = None) -> Answer:
+        """The refusals in front of the endpoint, and its 500."""
         match why:
             case "unauthorized":
                 return _error(401, "missing_api_key", "Missing API key in the authorization header.")
@@ -131,6 +132,7 @@ class ResendDialect:
                 return _error(500, "internal_server_error", "An unexpected error occurred.")
 
     def mismatch(self, arrival: Arrival, first_path: str) -> Answer:  # noqa: ARG002 - Resend names neither
+        """409, where Stripe says 400."""
         message = "Same idempotency key used with a different request payload."
         return _error(409, "invalid_idempotent_request", message)
 

@@ -69,6 +69,7 @@ class House:
         return app
 
     def admin(self) -> Admin:
+        """The back door's shared endpoints."""
         return Admin(self.name, self.storage, self.plan, self.clock)
 
 
@@ -97,11 +98,12 @@ def listen(port: int) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((HOST, port))
     sock.listen(LISTEN_BACKLOG)
-    sock.setblocking(False)
+    sock.setblocking(False)  # noqa: FBT003 - the library's signature
     return sock
 
 
 def port_of(sock: socket.socket) -> int:
+    """The port a listening socket got."""
     return int(sock.getsockname()[1])
 
 
@@ -120,7 +122,7 @@ async def start_http(app: ASGIApp, sock: socket.socket) -> asyncio.Task[None]:
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[sock]))
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn has a flag and no event
         await asyncio.sleep(0.005)
     return task
 

@@ -24,8 +24,8 @@ REJECT_CODE = 451
 _CLOSING = ("close", "close_before", "close_after")
 
 
-class _Gone(ConnectionResetError):
-    """We cut the connection; aiosmtpd takes this class for the client having left, and stops."""
+class _Gone(asyncio.CancelledError):
+    """We cut the connection; aiosmtpd takes a cancellation for the end of the session, and stops quietly."""
 
 
 class Manners:
@@ -66,6 +66,12 @@ class Server(SMTP):
     def __init__(self, door: Door, manners: Manners) -> None:
         super().__init__(door, hostname="fake.mail.test", ident="fake", enable_SMTPUTF8=True)
         self._manners = manners
+        self._received = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        """Note that the client has said something since our last reply."""
+        self._received.set()
+        super().data_received(data)
 
     async def _handle_client(self) -> None:
         try:
@@ -79,6 +85,7 @@ class Server(SMTP):
         await super()._handle_client()
 
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 - aiosmtpd's name
+        """The phase before 354: a refusal here is safe, nothing of the text was sent."""
         envelope = cast("Envelope", self.envelope)
         recipients = " ".join(envelope.rcpt_tos)
         if recipients and (reply := await self._manners.at("data", recipients, self)):
@@ -87,6 +94,8 @@ class Server(SMTP):
         await super().smtp_DATA(arg)
 
     async def push(self, status: Any) -> None:
+        """Send a reply; after 354 the text is awaited, and may be interrupted."""
+        self._received.clear()
         await super().push(status)
         if str(status).startswith("354"):
             await self._mid_data()
@@ -94,6 +103,7 @@ class Server(SMTP):
     async def _mid_data(self) -> None:
         """After 354 and a first piece of the text: the server must forget the transaction (RFC 5321, 4.1.1.10)."""
         recipients = " ".join(cast("Envelope", self.envelope).rcpt_tos)
+        await self._received.wait()
         await self._manners.at("mid_data", recipients, self)
 
 
@@ -109,6 +119,7 @@ class Door:
     async def handle_EHLO(  # noqa: N802 - aiosmtpd's name
         self, server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
+        """Phase ehlo."""
         if reply := await self._manners.at("ehlo", hostname, server):
             return [reply]
         session.host_name = hostname
@@ -117,6 +128,7 @@ class Door:
     async def handle_MAIL(  # noqa: N802 - aiosmtpd's name
         self, server: SMTP, _session: Session, envelope: Envelope, address: str, options: Sequence[str]
     ) -> str:
+        """Phase mail: the envelope sender."""
         if reply := await self._manners.at("mail", address, server):
             return reply
         envelope.mail_from = address
@@ -126,6 +138,7 @@ class Door:
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, server: SMTP, _session: Session, envelope: Envelope, address: str, options: Sequence[str]
     ) -> str:
+        """Phase rcpt: one recipient, who may be refused for good (5xx) or for now (4xx)."""
         if reply := await self._manners.at("rcpt", address, server):
             return reply
         envelope.rcpt_tos.append(address)
@@ -133,6 +146,7 @@ class Door:
         return "250 2.1.5 OK"
 
     async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - the same
+        """The final dot was read: before_accept and after_accept stand around the durable write."""
         recipients = " ".join(envelope.rcpt_tos)
         if self._latency_seconds:
             await asyncio.sleep(self._latency_seconds)
@@ -145,6 +159,7 @@ class Door:
         return f"250 2.0.0 OK queued as {queue_id}"
 
     async def handle_QUIT(self, server: SMTP, _session: Session, _envelope: Envelope) -> str:  # noqa: N802 - the same
+        """Phase quit: the message is accepted, whatever happens here."""
         return await self._manners.at("quit", "", server) or "221 2.0.0 Bye"
 
     async def _accept(self, envelope: Envelope) -> str:

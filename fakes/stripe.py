@@ -148,6 +148,7 @@ class StripeDialect:
         return arrival.headers.get("stripe-account", "own")
 
     def refusal(self, why: Refusal, arrival: Arrival, code: str | None = None) -> Answer:
+        """The refusals in front of the endpoint, and its 500."""
         match why:
             case "unauthorized":
                 return stripe_errors.unauthorized(arrival.headers.get("authorization"))
@@ -163,6 +164,7 @@ class StripeDialect:
                 return stripe_errors.server_error()
 
     def mismatch(self, arrival: Arrival, first_path: str) -> Answer:
+        """400 `idempotency_error`."""
         return stripe_errors.key_mismatch(arrival.key or "", arrival.path, first_path)
 
     def headers(self, arrival: Arrival, answer: Answer, original: str | None) -> dict[str, str]:

@@ -36,6 +36,7 @@ def no_such(what: str, object_id: str, param: str, status: int = 404) -> Answer:
 
 
 def unauthorized(authorization: str | None) -> Answer:
+    """401, in front of everything."""
     if not authorization:
         return error(
             401,
@@ -46,6 +47,7 @@ def unauthorized(authorization: str | None) -> Answer:
 
 
 def rate_limited(code: str | None) -> Answer:
+    """429: too many requests, or with `lock_timeout` an object that somebody else holds."""
     if code == "lock_timeout":
         return error(
             429,
@@ -57,6 +59,7 @@ def rate_limited(code: str | None) -> Answer:
 
 
 def key_in_use(key: str) -> Answer:
+    """409: the first request with this key has not been answered."""
     return error(
         409,
         "There is currently another in-progress request using this Idempotent Key (that probably means you submitted"
@@ -78,4 +81,5 @@ def key_mismatch(key: str, path: str, first_path: str) -> Answer:
 
 
 def server_error() -> Answer:
+    """500: Stripe does not know either; kept under the key like any other answer."""
     return error(500, "An unknown error occurred.", kind="api_error")

@@ -25,6 +25,7 @@ class ExposingProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 protocol, with the connection's transport in reach of the application."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in the parent
+        """Hand the transport to every request of this connection."""
         super().connection_made(transport)
         self.app = cast("Any", functools.partial(_with_transport, self.app, transport))
 
@@ -50,6 +51,7 @@ class Cut(Response):
     """No answer: the connection is reset (RST, not FIN, as when a machine dies or a firewall forgets)."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - nothing is sent
+        """Reset the connection."""
         transport = _transport(scope)
         raw = cast("socket.socket", transport.get_extra_info("socket"))
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -61,6 +63,7 @@ class Truncated(Response):
     """The status, all headers with the full length, and half of the body; then the end."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send half, then close."""
         await _start(self, send)
         await send({"type": "http.response.body", "body": self.body[: len(self.body) // 2], "more_body": True})
         _transport(scope).close()
@@ -71,6 +74,7 @@ class Dripped(Response):
     """The whole answer, a few bytes at a time: each read is quick, and all of them together take for ever."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - Response's own signature
+        """Send all of it, slowly."""
         await _start(self, send)
         body = bytes(self.body)
         for start in range(0, len(body), DRIP_BYTES):
