@@ -53,7 +53,7 @@ class Supervisor:
     """Starts, watches and drains programs. Usable as a context manager (no signal handlers) or by `run_forever`."""
 
     def __init__(self, programs: Sequence[Program], on_line: OnLine | None = None) -> None:
-        tell = on_line or terminal([program.name for program in programs])
+        tell = terminal([program.name for program in programs]) if on_line is None else on_line
         self._keepers = {program.name: _Keeper(program, tell) for program in programs}
         self._signals = 0
         self._failure = 0
@@ -86,9 +86,8 @@ class Supervisor:
     def stop(self) -> int:
         """Drain in reverse order and return the exit code: 0 if every program left cleanly, else the first failure."""
         for keeper in reversed(self._keepers.values()):
-            self._note(keeper.end(hurry=lambda: self._signals > 1))
-        if self._signals > 1:
-            return self._failure or EXIT_INTERRUPTED
+            code = keeper.end(hurry=lambda: self._signals > 1)
+            self._note(EXIT_INTERRUPTED if code and self._signals > 1 else code)
         return self._failure
 
     def run_forever(self) -> int:
@@ -264,16 +263,20 @@ def terminal(names: Sequence[str], stream: IO[str] | None = None) -> OnLine:
     from rich.text import Text
 
     console = Console(file=stream or sys.stdout, soft_wrap=True, highlight=False)
-    width = max((len(name) for name in names), default=0) if console.is_terminal else 0
+    width = max((len(name) for name in names), default=0)
+    lock = threading.Lock()
     colours = {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(names)}
 
-    def tell(name: str, line: str) -> None:
+    def coloured(name: str, line: str) -> None:
         prefix = Text(f"{name:<{width}} | ", style=colours.get(name, "white"))
-        console.print(
-            prefix.append_text(Text.from_ansi(line)) if console.is_terminal else f"{name} | {line}", markup=False
-        )
+        console.print(prefix.append_text(Text.from_ansi(line)))
 
-    return tell
+    def plain(name: str, line: str) -> None:
+        with lock:
+            console.file.write(f"{name} | {line}\n")
+            console.file.flush()
+
+    return coloured if console.is_terminal else plain
 
 
 def _await_end(process: subprocess.Popen[bytes]) -> None:
