@@ -39,7 +39,8 @@ async def serve(state: Path, ports: Ports, latency_seconds: float) -> None:
         await serving.start_http(house.front_door(ResendDialect(), latency_seconds), api),
         await serving.start_http(house.admin().app(_oracle(house.storage)), back),
     ]
-    serving.announce(
+    await serving.run_until_stopped(
+        house.storage,
         state,
         {
             "fake": "mail",
@@ -51,7 +52,6 @@ async def serve(state: Path, ports: Ports, latency_seconds: float) -> None:
             "admin_url": f"http://{serving.HOST}:{serving.port_of(back)}",
         },
     )
-    await serving.until_stopped(house.storage)
     del running  # held until here: asyncio keeps only weak references to tasks
 
 

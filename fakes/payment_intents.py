@@ -41,7 +41,7 @@ def create(call: Call) -> Answer:
 
 def retrieve(call: Call) -> Answer:
     """The PaymentIntent as it is now."""
-    return Answer(200, _intent(call))
+    return _shown(call, _intent(call))
 
 
 def confirm(call: Call) -> Answer:
@@ -240,4 +240,11 @@ def _emit(call: Call, kind: str, about: Json) -> None:
 
 def _saved(call: Call, intent: Json) -> Answer:
     ledger.save(call.connection, intent)
+    return _shown(call, intent)
+
+
+def _shown(call: Call, intent: Json) -> Answer:
+    """The PaymentIntent as the caller wants to see it (Stripe docs, "Expanding Responses")."""
+    if "latest_charge" in call.params.get("expand", ()) and intent["latest_charge"]:
+        intent = {**intent, "latest_charge": ledger.load(call.connection, "charge", intent["latest_charge"])}
     return Answer(200, intent)

@@ -94,7 +94,8 @@ class _Server(uvicorn.Server):
 
 def listen(port: int) -> socket.socket:
     """A loopback socket; `port` 0 takes a free one, a given one is free again right after a crash."""
-    sock = socket.socket()
+    # asyncio switches Nagle off only where the protocol is named; with it on, an answer waits 40 ms for an ACK.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((HOST, port))
     sock.listen(LISTEN_BACKLOG)
@@ -127,7 +128,20 @@ async def start_http(app: ASGIApp, sock: socket.socket) -> asyncio.Task[None]:
     return task
 
 
-def announce(state: Path, address: dict[str, Any]) -> None:
+async def run_until_stopped(storage: Storage, state: Path, address: dict[str, Any]) -> None:
+    """Announce the fake, wait for SIGTERM or SIGINT, then end the process with 0."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    # Only now: whoever reads the address may stop us in the next instant.
+    _announce(state, address)
+    await stopped.wait()
+    storage.close()
+    os._exit(0)  # requests held on purpose would keep a graceful server waiting
+
+
+def _announce(state: Path, address: dict[str, Any]) -> None:
     """Tell the world: one line on stdout, and a file that is never half written."""
     line = json.dumps({**address, "pid": os.getpid()})
     unfinished = state / "address.json.new"
@@ -135,14 +149,3 @@ def announce(state: Path, address: dict[str, Any]) -> None:
     unfinished.replace(state / "address.json")
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
-
-
-async def until_stopped(storage: Storage) -> None:
-    """Wait for SIGTERM or SIGINT, then end the process with 0."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    await stopped.wait()
-    storage.close()
-    os._exit(0)  # requests held on purpose would keep a graceful server waiting

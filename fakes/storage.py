@@ -8,9 +8,12 @@ fake that answered can be killed with SIGKILL at any instant and still knows wha
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import sqlite3
+import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -99,6 +102,14 @@ class Storage:
         self._batches.put(jobs)
 
     def _run(self) -> None:
+        try:
+            self._write_batches()
+        except BaseException:  # noqa: BLE001 - see below
+            # A full disk, a damaged file: an oracle that cannot write must not go on answering, nor hang.
+            traceback.print_exc(file=sys.stderr)
+            os._exit(os.EX_IOERR)
+
+    def _write_batches(self) -> None:
         connection = sqlite3.connect(self._path, isolation_level=None)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode=WAL")

@@ -23,7 +23,8 @@ async def serve(state: Path, port: int, admin_port: int, latency_seconds: float)
         await serving.start_http(house.front_door(StripeDialect(), latency_seconds), api),
         await serving.start_http(house.admin().app(_oracle(house.storage)), back),
     ]
-    serving.announce(
+    await serving.run_until_stopped(
+        house.storage,
         state,
         {
             "fake": "stripe",
@@ -33,7 +34,6 @@ async def serve(state: Path, port: int, admin_port: int, latency_seconds: float)
             "admin_url": f"http://{serving.HOST}:{serving.port_of(back)}",
         },
     )
-    await serving.until_stopped(house.storage)
     del running  # held until here: asyncio keeps only weak references to tasks
 
 

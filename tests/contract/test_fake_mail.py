@@ -156,6 +156,11 @@ def test_a_crash_around_the_accept_keeps_all_or_nothing(own_fake: FakeServer, ad
     assert own_fake.stop() == 0
 
 
+def test_a_login_is_let_in(fake: FakeServer) -> None:
+    with smtplib.SMTP("127.0.0.1", fake.address["smtp_port"], timeout=5) as client:
+        assert client.login("shop", "any word")[0] == 235
+
+
 # --- Resend --------------------------------------------------------------------------------------
 
 

@@ -120,6 +120,9 @@ def test_the_lookups_after_a_lost_answer_find_the_charge(fake: FakeServer, effec
     mine = [event for event in events if event.request and event.request.idempotency_key == f"{effect}:create"]
     assert {event.type for event in mine} == {"charge.succeeded", "payment_intent.succeeded"}
     assert v1.charges.retrieve(str(intent.latest_charge)).paid
+    expanded = v1.payment_intents.retrieve(intent.id, {"expand": ["latest_charge"]})
+    assert isinstance(expanded.latest_charge, stripe.Charge)
+    assert expanded.latest_charge.id == intent.latest_charge
 
 
 def test_lists_are_paged_newest_first(fake: FakeServer, effect: str) -> None:
