@@ -112,11 +112,14 @@ def listed(
     return (found[::-1] if page.ending_before else found), len(rows) > limit
 
 
-def oracle(connection: sqlite3.Connection) -> dict[str, Any]:
-    """All money that moved, and what a test asks first: how often per effect (metadata `effect_id`)."""
+def oracle(connection: sqlite3.Connection, effect_id: str | None = None) -> dict[str, Any]:
+    """All money that moved, or one effect's, and what a test asks first: how often per effect (`effect_id`)."""
     money = [
         {**dict(row), "metadata": json.loads(row["metadata"])}
-        for row in connection.execute("SELECT * FROM ledger ORDER BY seq")
+        for row in connection.execute(
+            "SELECT * FROM ledger WHERE ? IS NULL OR json_extract(metadata, '$.effect_id') = ? ORDER BY seq",
+            (effect_id, effect_id),
+        )
     ]
     by_effect = Counter(row["metadata"]["effect_id"] for row in money if "effect_id" in row["metadata"])
     amounts: Counter[str] = Counter()

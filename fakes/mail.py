@@ -56,7 +56,8 @@ async def serve(state: Path, ports: Ports, latency_seconds: float) -> None:
 
 
 def _oracle(storage: Storage) -> list[Route]:
-    async def show(_request: Request) -> Response:
-        return JSONResponse(await storage.write(mailbox.oracle))
+    async def show(request: Request) -> Response:
+        recipient = request.query_params.get("recipient")
+        return JSONResponse(await storage.write(lambda db: mailbox.oracle(db, recipient)))
 
     return [Route("/_fake/mailbox", show)]

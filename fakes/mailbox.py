@@ -66,15 +66,17 @@ def headers_of(raw: bytes) -> dict[str, str]:
     return {name: str(value) for name, value in message.items()}
 
 
-def oracle(connection: sqlite3.Connection) -> dict[str, Any]:
-    """Every copy, and how often each (Message-ID or key, recipient) was accepted."""
+def oracle(connection: sqlite3.Connection, recipient: str | None = None) -> dict[str, Any]:
+    """Every copy (or one recipient's), and how often each (Message-ID or key, recipient) was accepted."""
     mail = [
         {
             **dict(row),
             "headers": json.loads(row["headers"]),
             "raw": row["raw"].decode("utf-8", "replace"),
         }
-        for row in connection.execute("SELECT * FROM mailbox ORDER BY seq")
+        for row in connection.execute(
+            "SELECT * FROM mailbox WHERE ? IS NULL OR recipient = ? ORDER BY seq", (recipient, recipient)
+        )
     ]
     by_message = Counter(f"{row['message_id'] or row['idempotency_key']} {row['recipient']}" for row in mail)
     return {

@@ -19,7 +19,8 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.types import ASGIApp
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fakes import request_log
 from fakes.admin import Admin
@@ -74,11 +75,12 @@ class House:
 
 
 def _as_app(pipeline: Pipeline) -> ASGIApp:
-    from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
-
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        response = await pipeline.handle(Request(scope, receive))
+        try:
+            response = await pipeline.handle(Request(scope, receive))
+        except ClientDisconnect:
+            # The client died inside its own request: it never became one.
+            return
         await response(scope, receive, send)
 
     return app

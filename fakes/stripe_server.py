@@ -38,7 +38,8 @@ async def serve(state: Path, port: int, admin_port: int, latency_seconds: float)
 
 
 def _oracle(storage: Storage) -> list[Route]:
-    async def show(_request: Request) -> Response:
-        return JSONResponse(await storage.write(ledger.oracle))
+    async def show(request: Request) -> Response:
+        effect_id = request.query_params.get("effect_id")
+        return JSONResponse(await storage.write(lambda db: ledger.oracle(db, effect_id)))
 
     return [Route("/_fake/ledger", show)]
