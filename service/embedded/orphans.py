@@ -22,7 +22,7 @@ _PROC = Path("/proc/self")  # Linux has it; macOS does not.
 _NAMES = ("postgres", "valkey", "redis")
 # How long each step may take: leave by yourself, fast stop, immediate stop, no choice. A backend that computes
 # without looking up notices the loss of its postmaster only by a signal.
-LADDER = ((None, 1.5), (signal.SIGINT, 5.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
+LADDER = ((None, 1.0), (signal.SIGINT, 3.0), (signal.SIGQUIT, 2.0), (signal.SIGKILL, 5.0))
 Ladder = Sequence[tuple[signal.Signals | None, float]]
 
 

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+from urllib.parse import quote
 
 from service.embedded import binaries, cluster, identity, orphans, port
 from service.embedded.server import Server, environment
@@ -100,7 +101,8 @@ class Postgres(Server):
             connection.execute(statement)
 
     def _login(self, role: str, database: str) -> str:
-        return f"postgresql://{role}:{cluster.password(self.directory, role)}@{port.LOOPBACK}:{self.port}/{database}"
+        password = cluster.password(self.directory, role)
+        return f"postgresql://{role}:{password}@{port.LOOPBACK}:{self.port}/{quote(database, safe='')}"
 
     def _launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         if self._identity is None:
