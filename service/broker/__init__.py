@@ -1,1 +1,1 @@
-"""Floor 1: the wire; fast and forgetful."""
+"""The wire: a fast, forgetful broker behind which Postgres remembers. The only place that knows Celery's inside."""

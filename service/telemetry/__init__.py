@@ -1,1 +1,1 @@
-"""Surroundings: logs and the context that travels with an effect."""
+"""What a running system tells about itself, and what it must never tell."""

@@ -1,0 +1,72 @@
+"""kombu's Redis transport, made to outlive what anybody may push into its lists.
+
+kombu reads an element with BRPOP, decodes it and builds a Message, all outside error handling: one element that is no
+JSON, or JSON of another shape, ends the worker process. Here such an element is dropped with one log line, and
+consuming goes on. The look happens in redis-py's own hook for the reply to a command, before kombu sees it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from kombu.transport import redis as kombu_redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from service.broker.envelope import item_flaw
+
+log = structlog.get_logger(__name__)
+
+
+class _Careful:
+    """What both channels, plain and behind a Sentinel, add to kombu's."""
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        client = super()._create_client(asynchronous=asynchronous)  # type: ignore[misc]
+        client.set_response_callback("BRPOP", _message_or_none)
+        return client
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        # A task that outlived its connection is acknowledged through a channel whose connection is gone. kombu meets
+        # None there and raises AttributeError, which ends the worker; a connection error is what Celery is ready for.
+        transport = getattr(self, "connection", None)
+        if transport is None or transport.client is None:
+            raise RedisConnectionError("the connection of this channel was closed")
+        params: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[misc]
+        return params
+
+
+def _message_or_none(response: Any, **_: Any) -> tuple[bytes, bytes] | None:
+    """BRPOP's reply if it is a message, None (as when nothing came in time) if it is not."""
+    if not response:
+        return None
+    queue, item = response
+    flaw = item_flaw(item)
+    if flaw is None:
+        return queue, item
+    log.warning("message_dropped", queue=_text(queue), reason=flaw, bytes=len(item))
+    return None
+
+
+def _text(queue: bytes | str) -> str:
+    return queue.decode("utf-8", "replace") if isinstance(queue, bytes) else queue
+
+
+class Channel(_Careful, kombu_redis.Channel):
+    """A channel to one Redis or Valkey."""
+
+
+class SentinelChannel(_Careful, kombu_redis.SentinelChannel):
+    """A channel to the master that Sentinels name."""
+
+
+class Transport(kombu_redis.Transport):
+    """`redis://` and `rediss://`."""
+
+    Channel = Channel
+
+
+class SentinelTransport(kombu_redis.SentinelTransport):
+    """`sentinel://`."""
+
+    Channel = SentinelChannel
