@@ -7,32 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection
-from sqlalchemy.orm import Session
-
 from service.core.effect import Accepted, Order
 from service.core.errors import DedupeConflict
 from service.core.state import State
 from service.store import bell, effects
-from service.store.database import transaction
+from service.store.database import Caller, connection_of, transaction
 
 ORDERS_AT_ONCE = 2_000  # one statement's share of a bulk: a few megabytes of parameters, tens of milliseconds
 """Larger calls are cut into statements of this size, inside the same transaction."""
 
 
-def accept(target: Session | Connection, orders: Sequence[Order], *, actor: str) -> list[Accepted]:
+def accept(caller: Caller, orders: Sequence[Order], *, actor: str) -> list[Accepted]:
     """Accept each order in the caller's transaction; the answers come in the order of `orders`.
 
     Raises DedupeConflict when a key was used before with another request (I4): then none of the call is written,
     even if the caller catches it and commits.
     """
-    connection = target.connection() if isinstance(target, Session) else target
+    connection = connection_of(caller)
     if len(orders) == 1:
         answers = _accept_some(connection, orders, actor)
     else:
         with connection.begin_nested():
             answers = [a for part in _parts(orders) for a in _accept_some(connection, part, actor)]
-    bell.ring_after_commit(target)
+    bell.ring_after_commit(caller)
     return answers
 
 
@@ -48,7 +45,8 @@ def _parts(orders: Sequence[Order]) -> list[Sequence[Order]]:
     return [orders[i : i + ORDERS_AT_ONCE] for i in range(0, len(orders), ORDERS_AT_ONCE)]
 
 
-def _accept_some(connection: Connection, orders: Sequence[Order], actor: str) -> list[Accepted]:
+def _accept_some(caller: Caller, orders: Sequence[Order], actor: str) -> list[Accepted]:
+    connection = connection_of(caller)
     created = effects.accept(connection, orders, actor=actor)
     repeated = [order for order in orders if order.id not in created]
     known = effects.find(connection, repeated) if repeated else {}

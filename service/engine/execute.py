@@ -18,7 +18,6 @@ from time import monotonic, sleep
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import IntegrityError
 
 from service.core.effect import Attempt, LeaseLost, Order
 from service.core.errors import DependencyUnavailable
@@ -32,7 +31,7 @@ from service.engine.settlement import settlement
 from service.settings import Settings
 from service.store import attempts, bell, effects
 from service.store.attempts import Limits, Settlement
-from service.store.database import statement, transaction
+from service.store.database import SchemaRefused, statement, transaction
 from service.telemetry.context import bound
 
 CLAIM_PATIENCE_SECONDS = 30.0  # a restart of Postgres is waited out; after this the row comes due again by itself
@@ -134,7 +133,7 @@ class Executor:
     def _settle_batch(self, items: Sequence[tuple[Settlement, list[Order]]]) -> list[bool]:
         try:
             owned = self._write(items)
-        except IntegrityError:
+        except SchemaRefused:
             # One of them contradicts a promise of the schema; the others must not suffer for it.
             return [self._settle_one(item) for item in items]
         return [done.id in owned for done, _ in items]
@@ -142,7 +141,7 @@ class Executor:
     def _settle_one(self, item: tuple[Settlement, list[Order]]) -> bool:
         try:
             return bool(self._write([item]))
-        except IntegrityError as error:
+        except SchemaRefused as error:
             done = item[0]
             log.exception("settlement_refused", state=done.state.value)
             reason = str(error.orig).partition("\n")[0][:200]

@@ -34,12 +34,15 @@ def patiently(work: Callable[[], T], *, what: str, enough: Callable[[], bool], s
     def note(state: RetryCallState) -> None:
         _went_away(what, state)
 
+    def pause(seconds: float) -> None:
+        sleep(seconds)
+
     retrying = Retrying(
         retry=retry_if_exception_type(DependencyUnavailable),
         wait=wait_random_exponential(multiplier=0.05, max=WAIT_MAX_SECONDS),
         stop=lambda _: enough(),
         before_sleep=note,
-        sleep=sleep,
+        sleep=pause,
         reraise=True,
     )
     answer = retrying(work)

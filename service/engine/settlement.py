@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import assert_never
 
 from service.core.backoff import full_jitter
@@ -39,11 +40,10 @@ def settlement(
 def _settlement(  # noqa: PLR0911 - one case a line of the design
     attempt: Attempt, outcome: Outcome, provider: str, guarantee: Guarantee, random: Callable[[], float]
 ) -> Settlement:
-    who = {"id": attempt.id, "attempt": attempt.number, "evidence": outcome.evidence}
+    write = partial(Settlement, id=attempt.id, attempt=attempt.number, evidence=outcome.evidence)
     match outcome:
         case Succeeded(ref, detail):
-            return Settlement(
-                **who,
+            return write(
                 state=State.SUCCEEDED,
                 fact="succeeded",
                 in_doubt=False,
@@ -53,10 +53,9 @@ def _settlement(  # noqa: PLR0911 - one case a line of the design
             )
         case Failed(code, message, detail):
             told = {"code": code, "message": message, **detail}
-            return Settlement(**who, state=State.FAILED, fact="failed", in_doubt=False, outcome=told, provider=provider)
+            return write(state=State.FAILED, fact="failed", in_doubt=False, outcome=told, provider=provider)
         case Awaiting(reason, ref, poll, detail):
-            return Settlement(
-                **who,
+            return write(
                 state=State.AWAITING,
                 fact="awaiting",
                 in_doubt=False,
@@ -68,16 +67,14 @@ def _settlement(  # noqa: PLR0911 - one case a line of the design
             )
         case Deferred(reason, after):
             wait = full_jitter(attempt.number, random) if after is None else after + random()
-            return Settlement(
-                **who, state=attempt.prior, fact="deferred", in_doubt=attempt.in_doubt, after_seconds=wait, error=reason
+            return write(
+                state=attempt.prior, fact="deferred", in_doubt=attempt.in_doubt, after_seconds=wait, error=reason
             )
         case Unknown(reason):
             if reason == KEY_EXPIRED or (guarantee is Guarantee.BLIND and attempt.policy is Policy.AT_MOST_ONCE):
                 return _park(attempt, outcome, reason, in_doubt=True)
             wait = UNKNOWN_AFTER_SECONDS + full_jitter(attempt.number, random)
-            return Settlement(
-                **who, state=State.UNKNOWN, fact="unknown", in_doubt=True, after_seconds=wait, error=reason
-            )
+            return write(state=State.UNKNOWN, fact="unknown", in_doubt=True, after_seconds=wait, error=reason)
         case Contradiction(reason):
             return _park(attempt, outcome, reason, in_doubt=True)
         case _:

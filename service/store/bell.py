@@ -15,17 +15,17 @@ from functools import cache
 from typing import Any, cast
 
 import psycopg
-from sqlalchemy import Connection, event, text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from service.core.errors import CounterfoilError
-from service.store.database import statement
+from service.store.database import Caller, statement
 
 CHANNEL = "counterfoil"
 # A busy relay gathers by itself, so it need not hear each commit; a quiet one hears the first at once.
 GAP_SECONDS = 0.02
-_RING = text(f"select pg_notify('{CHANNEL}', '')")
-_UNSYNCED = text("set synchronous_commit = off")  # nothing is written that would be worth a disk flush
+# Nothing is written that would be worth a disk flush, so this one transaction does without.
+_RING = text(f"select pg_notify('{CHANNEL}', ''), set_config('synchronous_commit', 'off', true)")
 
 
 class Bell:
@@ -61,7 +61,6 @@ class Bell:
     def _say() -> None:
         try:
             with statement() as connection:
-                connection.execute(_UNSYNCED)
                 connection.execute(_RING)
         except (CounterfoilError, psycopg.Error):
             return  # the poll behind the bell finds the row
@@ -77,13 +76,13 @@ def ring() -> None:
     _bell_of(os.getpid()).ring()
 
 
-def ring_after_commit(target: Session | Connection) -> None:
+def ring_after_commit(caller: Caller) -> None:
     """Ring once when the caller's transaction has committed; a rolled-back one rings nobody."""
-    if isinstance(target, Session):
-        event.listen(target, "after_commit", _rung, once=True)
+    if isinstance(caller, Session):
+        event.listen(caller, "after_commit", _rung, once=True)
     else:
         # Core has no event after the commit, only right before: the relay's next look finds what this ring missed.
-        event.listen(target, "commit", _rung, once=True)
+        event.listen(caller, "commit", _rung, once=True)
 
 
 def _rung(_: Any) -> None:

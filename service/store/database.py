@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from functools import cache
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.orm import Session
 
 from service import settings
 from service.core.errors import DependencyUnavailable, SettingsError
@@ -20,6 +21,12 @@ POOL_OVERFLOW = 24  # the API's threads
 STATEMENT_TIMEOUT_MILLISECONDS = 15_000
 LOCK_TIMEOUT_MILLISECONDS = 5_000
 CONNECT_TIMEOUT_SECONDS = 5
+
+Caller = Session | Connection
+"""Whose transaction an accept joins."""
+
+SchemaRefused = IntegrityError
+"""A constraint or trigger of the schema said no: a contradiction, never an outage."""
 
 UNREACHABLE = (OperationalError, InterfaceError)
 """What SQLAlchemy raises when the server is away, restarting or out of connections."""
@@ -56,7 +63,7 @@ def make_engine(url: str, *, pooled: bool = True) -> Engine:
         f"postgresql+psycopg://{tail}",
         isolation_level="READ COMMITTED",
         connect_args=connect,
-        **(pool if pooled else {"poolclass": NullPool}),  # type: ignore[arg-type]
+        **(pool if pooled else {"poolclass": NullPool}),
     )
 
 
@@ -85,6 +92,11 @@ def statement() -> Iterator[Connection]:
     """A connection in autocommit: each statement is its own transaction, without the two round trips around it."""
     with reachable(), engine().connect() as connection:
         yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def connection_of(caller: Caller) -> Connection:
+    """The connection that the caller's transaction runs on."""
+    return caller.connection() if isinstance(caller, Session) else caller
 
 
 @contextmanager
