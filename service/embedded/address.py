@@ -67,6 +67,7 @@ class Ownership:
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         self._descriptor: int | None = None
+        self._pid = 0
 
     def take(self) -> None:
         """Own the directory, or raise SetupError that says who does and what to do."""
@@ -78,6 +79,7 @@ class Ownership:
                 raise SetupError(self._refusal())
             time.sleep(0.02)
         self._descriptor = descriptor
+        self._pid = os.getpid()
         withdraw(self._state_dir)  # What a dead owner left behind.
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
@@ -90,8 +92,8 @@ class Ownership:
 
     @property
     def held(self) -> bool:
-        """True between take and release."""
-        return self._descriptor is not None
+        """True between take and release; never in a forked child, which inherits the object but not the servers."""
+        return self._descriptor is not None and self._pid == os.getpid()
 
     def _refusal(self) -> str:
         holder = (self._state_dir / _LOCK).read_text().strip() or "unknown"

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
 
 from service.embedded import binaries, cluster, identity, orphans, port
+from service.embedded.address import Ownership
 from service.embedded.server import Server, environment
 from service.embedded.spawn import spawn
 
@@ -42,7 +43,7 @@ _OPTIONS = {
 
 
 class Postgres(Server):
-    """The database server. `state_dir` must be absolute and owned (address.Ownership) by this process."""
+    """The database server. `state_dir` must be absolute and free of links."""
 
     name = "postgres"
     stop_steps = _STOP_STEPS
@@ -50,13 +51,14 @@ class Postgres(Server):
     def __init__(
         self,
         state_dir: Path,
+        ownership: Ownership,
         announce: Callable[[], None],
         *,
         programs: str | Path | None = None,
         namespaces: bool = True,
         quick: bool = False,
     ) -> None:
-        super().__init__(state_dir, announce)
+        super().__init__(state_dir, ownership, announce)
         self._programs = programs
         self._namespaces = namespaces
         self._quick = quick
@@ -83,8 +85,7 @@ class Postgres(Server):
 
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         if template is not None:
-            # A file copy is several times quicker than WAL for a small template that nobody is connected to.
-            statement += sql.SQL(" TEMPLATE {} STRATEGY FILE_COPY").format(sql.Identifier(template))
+            statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
         self._administer(statement)
         return self.database_url(name)
 

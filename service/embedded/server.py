@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from service.core.errors import SetupError
+from service.embedded.address import Ownership
 
 # From nothing to ready takes well under a second; crash recovery of a large cluster may take a while.
 START_SECONDS = 60.0
@@ -34,10 +35,11 @@ class Server(ABC):
     name: str
     stop_steps: Sequence[tuple[signal.Signals, float]]
 
-    def __init__(self, state_dir: Path, announce: Callable[[], None]) -> None:
+    def __init__(self, state_dir: Path, ownership: Ownership, announce: Callable[[], None]) -> None:
         self.directory = state_dir / self.name
         self.log = state_dir / f"{self.name}.log"
         self.port = 0
+        self._ownership = ownership
         self._announce = announce
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.RLock()
@@ -72,6 +74,9 @@ class Server(ABC):
     def start(self) -> None:
         """Return when it answers; nothing happens if it already runs. Raises SetupError with its own last words."""
         with self._lock:
+            # Clearing orphans would end the servers of whoever does own the directory.
+            if not self._ownership.held:
+                raise SetupError(f"{self.directory.parent} is not ours: start the Servers, which take it, first")
             if self.alive():
                 return
             deadline = time.monotonic() + START_SECONDS

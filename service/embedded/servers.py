@@ -46,11 +46,10 @@ class Servers:
         self.state_dir = Path(os.path.realpath(state_dir))
         self._ownership = Ownership(self.state_dir)
         self._up = False
-        self._pid = os.getpid()
         self.postgres = Postgres(
-            self.state_dir, self._announce, programs=postgres_bin, namespaces=namespaces, quick=quick
+            self.state_dir, self._ownership, self._announce, programs=postgres_bin, namespaces=namespaces, quick=quick
         )
-        self.valkey = Valkey(self.state_dir, self._announce, programs=valkey_bin)
+        self.valkey = Valkey(self.state_dir, self._ownership, self._announce, programs=valkey_bin)
         wanted: list[tuple[bool, Server]] = [(postgres, self.postgres), (valkey, self.valkey)]
         self._wanted = [server for chosen, server in wanted if chosen]
 
@@ -71,7 +70,7 @@ class Servers:
     def stop(self) -> None:
         """Stop all in reverse order and give the state directory free; nothing of ours is left running."""
         # A forked child inherits this object and the exit handler, but not the servers.
-        if not self._ownership.held or self._pid != os.getpid():
+        if not self._ownership.held:
             return
         self._up = False
         withdraw(self.state_dir)
@@ -99,7 +98,6 @@ class Servers:
                 f"the state directory {self.state_dir} cannot be used ({error.strerror}): "
                 "choose another COUNTERFOIL_STATE_DIR"
             ) from error
-        self._pid = os.getpid()
         atexit.register(self.stop)
 
     def _announce(self) -> None:

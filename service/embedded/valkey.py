@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from service.embedded import binaries, orphans, port
-from service.embedded.address import write_private
+from service.embedded.address import Ownership, write_private
 from service.embedded.cluster import secret
 from service.embedded.server import Server, environment
 from service.embedded.spawn import spawn
@@ -43,13 +43,20 @@ loglevel notice
 
 
 class Valkey(Server):
-    """The broker. `state_dir` must be absolute and owned (address.Ownership) by this process."""
+    """The broker. `state_dir` must be absolute and free of links."""
 
     name = "valkey"
     stop_steps = _STOP_STEPS
 
-    def __init__(self, state_dir: Path, announce: Callable[[], None], *, programs: str | Path | None = None) -> None:
-        super().__init__(state_dir, announce)
+    def __init__(
+        self,
+        state_dir: Path,
+        ownership: Ownership,
+        announce: Callable[[], None],
+        *,
+        programs: str | Path | None = None,
+    ) -> None:
+        super().__init__(state_dir, ownership, announce)
         self._programs = programs
         self._taken: int | None = None
 

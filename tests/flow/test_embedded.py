@@ -178,6 +178,13 @@ def test_one_process_owns_a_state_directory_and_others_attach_to_it(tmp_path: Pa
         assert all(psutil.pid_exists(pid) for pid in pids)
 
 
+def test_a_server_is_not_started_in_a_directory_that_is_not_owned(tmp_path: Path):
+    with another_owner(tmp_path) as (_, pids):
+        with pytest.raises(SetupError, match="is not ours"):
+            Servers(tmp_path).valkey.start()
+        assert not any(gone(pid) for pid in pids)
+
+
 def test_stopped_servers_and_dead_owners_are_no_address(tmp_path: Path):
     assert address.running(tmp_path / "nowhere") is None
     with Servers(tmp_path, postgres=False) as servers:
