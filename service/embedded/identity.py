@@ -4,7 +4,7 @@ Root has two ways, tried in this order, and neither adds a user or touches a fil
 
 1. a user namespace: inside it the process has another number, outside it is still you, so every file stays yours;
 2. the account `nobody`, where namespaces are forbidden (containers often forbid them). It needs to reach the
-   state directory and the programs; programs it cannot read (a virtual environment below /root) are copied into
+   state directory and the programs; programs it cannot read (a virtual environment in root's home) are copied into
    the state directory.
 """
 
