@@ -1,0 +1,99 @@
+"""The application: routes, problems instead of tracebacks, and as many threads as there are connections."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import anyio
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
+
+from service.api import accepting, effects, health, problems
+from service.api.arrival import Arrival
+from service.api.problems import Problem
+from service.core.errors import CounterfoilError, SettingsError
+from service.settings import Settings
+from service.store.database import POOL_OVERFLOW, POOL_SIZE
+
+_LOOPBACK = ("127.", "::1", "localhost")
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI application. Raises SettingsError when it would listen where anybody could call it."""
+    refuse_open_door(settings)
+    app = FastAPI(
+        title="Counterfoil",
+        version=version("counterfoil"),
+        summary="Charges and e-mails that happen exactly once",
+        lifespan=_lifespan,
+        # The pages behind these load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        # Its log records would hold the bodies of refused requests; spans come with our own tracing.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
+    )
+    app.state.draining = False
+    for router in (accepting.router, effects.router, health.router):
+        app.include_router(router)
+    app.add_api_route("/problems/{code}", _problem_page, include_in_schema=False)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(CounterfoilError, _error)
+    app.add_exception_handler(HTTPException, _status)
+    app.add_exception_handler(RequestValidationError, _parameters)
+    app.add_middleware(Arrival)
+    return app
+
+
+def refuse_open_door(settings: Settings) -> None:
+    """Without keys, whoever reaches the API can charge; so by default only this machine reaches it."""
+    if not settings.api_host.startswith(_LOOPBACK) and not settings.api_open:
+        raise SettingsError(
+            f"COUNTERFOIL_API_HOST={settings.api_host} lets other machines call the API, which asks nobody for a key: "
+            "use 127.0.0.1, or set COUNTERFOIL_API_OPEN=true behind a gateway of your own",
+            field="COUNTERFOIL_API_HOST",
+        )
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    # More threads than connections would wait for one and then fail with a time-out of the pool.
+    anyio.to_thread.current_default_thread_limiter().total_tokens = POOL_SIZE + POOL_OVERFLOW
+    app.state.probes = anyio.CapacityLimiter(health.PROBES_MAX)
+    yield
+
+
+def _problem_page(code: str) -> PlainTextResponse:
+    return problems.page(code)
+
+
+def _answer(request: Request, problem: Problem) -> JSONResponse:
+    return problems.answer(problem, request_id=getattr(request.state, "request_id", None))
+
+
+async def _problem(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Problem)  # noqa: S101 - registered for this type
+    return _answer(request, error)
+
+
+async def _error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, CounterfoilError)  # noqa: S101 - registered for this type
+    return _answer(request, problems.of_error(error))
+
+
+async def _status(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type
+    response = _answer(request, problems.of_status(error.status_code))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _parameters(request: Request, error: Exception) -> JSONResponse:
+    """A query parameter is wrong. Its name and the rule are told, its value is not."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type
+    first = error.errors()[0]
+    field = str(first["loc"][-1])
+    return _answer(request, Problem("invalid_request", f"{field}: {first['msg']}", field=field))
