@@ -41,12 +41,12 @@ def test_a_wrong_stripe_setting_is_named_and_no_key_is_shown(values: dict[str, A
     "url",
     [
         None,
-        "https://KEY@api.resend.example",
+        "https://re_hunter2@api.resend.example",
         "resend+https://api.resend.example",
-        "resend+http://KEY@api.resend.example",
+        "resend+http://re_hunter2@api.resend.example",
         "smtp://",
         "smtp://host:none",
-        "smtp://user:secret@mail.example",
+        "smtp://user:hunter2@mail.example",
         "smtps://mail.example?starttls=true",
         "smtp://mail.example?starttls=maybe",
     ],
@@ -55,8 +55,7 @@ def test_a_wrong_email_url_is_refused_and_never_shown(url: str | None) -> None:
     with pytest.raises(SettingsError) as caught:
         email_provider(Settings(email_url=url))
     assert caught.value.field == "COUNTERFOIL_EMAIL_URL"
-    assert "KEY@" not in caught.value.message
-    assert "user:secret" not in caught.value.message
+    assert "hunter2" not in caught.value.message
 
 
 @pytest.mark.parametrize(
