@@ -7,6 +7,7 @@ owns the effect; then nothing is written but a journal fact (I9).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,6 +118,10 @@ select cast(id as text) from owned
 """)
 
 
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+"""NUL as JSON spells it, and not a backslash followed by `u0000`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """What one attempt writes when it is over. `after_seconds` is set unless `state` is final or parked."""
@@ -200,4 +205,7 @@ def _attempt(row: Any) -> Attempt:
 
 
 def _encode(rows: Sequence[Mapping[str, Any]]) -> str:
-    return json.dumps(rows, default=dict, ensure_ascii=False)
+    # A provider may send NUL or half a surrogate pair, which jsonb refuses; one such answer must not cost the others
+    # of its batch their settlement (W9).
+    encoded = json.dumps(rows, default=dict, ensure_ascii=False)
+    return _NUL.sub("\\1\ufffd", encoded).encode(errors="replace").decode()

@@ -22,6 +22,7 @@ from service.core.errors import CounterfoilError
 from service.store.database import Caller, statement
 
 CHANNEL = "counterfoil"
+_ASKED = "counterfoil.ring"  # in the `info` of a session or connection: this transaction has accepted something
 # A busy relay gathers by itself, so it need not hear each commit; a quiet one hears the first at once.
 GAP_SECONDS = 0.02
 # Nothing is written that would be worth a disk flush, so this one transaction does without.
@@ -78,15 +79,25 @@ def ring() -> None:
 
 def ring_after_commit(caller: Caller) -> None:
     """Ring once when the caller's transaction has committed; a rolled-back one rings nobody."""
-    if isinstance(caller, Session):
-        event.listen(caller, "after_commit", _rung, once=True)
-    else:
-        # Core has no event after the commit, only right before: the relay's next look finds what this ring missed.
-        event.listen(caller, "commit", _rung, once=True)
+    caller.info[_ASKED] = True
+    # Core has no event after the commit, only right before: the relay's next look finds what this ring missed.
+    moment = "after_commit" if isinstance(caller, Session) else "commit"
+    # One listener for the life of a session, however many effects it accepts: SQLAlchemy never lets go of a `once` one.
+    if not event.contains(caller, moment, _committed):
+        event.listen(caller, moment, _committed)
+        event.listen(caller, "after_rollback" if isinstance(caller, Session) else "rollback", _rolled_back)
 
 
-def _rung(_: Any) -> None:
-    ring()
+def _committed(caller: Caller) -> None:
+    # A session calls a released savepoint a commit as well; ringing then would leave nothing for the real one.
+    if isinstance(caller, Session) and caller.in_nested_transaction():
+        return
+    if caller.info.pop(_ASKED, False):
+        ring()
+
+
+def _rolled_back(caller: Caller) -> None:
+    caller.info.pop(_ASKED, None)
 
 
 @contextmanager

@@ -63,6 +63,7 @@ def make_engine(url: str, *, pooled: bool = True) -> Engine:
         f"postgresql+psycopg://{tail}",
         isolation_level="READ COMMITTED",
         connect_args=connect,
+        hide_parameters=True,  # an error's text goes to logs, and parameters are requests with their addresses
         **(pool if pooled else {"poolclass": NullPool}),
     )
 
