@@ -1,0 +1,46 @@
+"""The tree of commands. Nothing heavy is imported before a command needs it, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import typer
+
+from service.cli import config, db, doctor, effects, outbox, run, send, up
+from service.cli.exits import MEANINGS, examples
+
+app = typer.Typer(
+    name="counterfoil",
+    help="Charges and e-mails that happen exactly once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog=f"Exit codes: {MEANINGS}",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command(
+    "demo",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    help="Watch 200 charges happen exactly once while processes are being killed.",
+)
+def _demo(context: typer.Context) -> None:
+    from service.cli.demo import demo
+
+    alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    alone.command()(demo)
+    alone(args=context.args, prog_name="counterfoil demo")
+
+
+app.command(
+    "up",
+    epilog=examples("counterfoil up", "counterfoil up --only api,relay", "COUNTERFOIL_API_PORT=8080 counterfoil up"),
+)(up.up)
+app.command("doctor", epilog=examples("counterfoil doctor", "counterfoil doctor --json"))(doctor.doctor)
+app.add_typer(config.app, name="config")
+for _name, _program in run.PROGRAMS.items():
+    app.command(_name, epilog=examples(*run.EXAMPLES[_name]), context_settings=run.CONTEXTS[_name])(_program)
+app.add_typer(db.app, name="db")
+app.command("charge", epilog=examples(*send.CHARGE_EXAMPLES))(send.charge)
+app.command("email", epilog=examples(*send.EMAIL_EXAMPLES))(send.email)
+app.add_typer(effects.app, name="effects")
+app.add_typer(outbox.app, name="outbox")

@@ -1,0 +1,75 @@
+"""`counterfoil effects`: how effects stand, and what happened to one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from service.cli import exits, talk
+from service.cli.exits import examples
+from service.cli.ground import effect_id, ground
+from service.core.errors import EffectNotFound
+from service.core.state import State
+
+COLUMNS = ("id", "kind", "state", "attempt", "amount", "currency", "dedupe_key", "created_at")
+LIMIT_MAX = 10_000
+
+app = typer.Typer(help="What was accepted, and how it stands.", no_args_is_help=True)
+Limit = Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help="At most this many.")]
+Id = Annotated[str, typer.Argument(help="The effect's id.", metavar="ID")]
+
+
+@app.command(
+    "list",
+    epilog=examples(
+        "counterfoil effects list --state unknown",
+        "counterfoil effects list --kind charge --limit 100 --json",
+        "counterfoil effects list --after 019a2f6e-0000-7000-8000-000000000017",
+    ),
+)
+def list_effects(
+    state: Annotated[State | None, typer.Option(help="Only these.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only these: charge or email.")] = None,
+    after: Annotated[str | None, typer.Option(help="Go on after this id, the last of the page before.")] = None,
+    limit: Limit = 50,
+    as_json: talk.Json = False,
+) -> None:
+    """List effects, newest first."""
+    ground()
+    from service.store import effects
+    from service.store.database import statement
+
+    cursor = effect_id(after) if after else None
+    filters = {"state": state.value if state else None, "kind": kind}
+    with statement() as connection:
+        rows = effects.page(connection, filters, after=cursor, limit=limit)
+    if not talk.table(rows, COLUMNS, as_json=as_json):
+        talk.say("no effect matched")
+        raise typer.Exit(exits.NOTHING_MATCHED)
+
+
+@app.command(
+    "show",
+    epilog=examples(
+        "counterfoil effects show 019a2f6e-0000-7000-8000-000000000017",
+        "counterfoil effects show 019a2f6e-0000-7000-8000-000000000017 --json",
+    ),
+)
+def show(id_: Id, as_json: talk.Json = False) -> None:
+    """Show one effect and its journal."""
+    ground()
+    from service.store import effects, journal
+    from service.store.database import statement
+
+    known = effect_id(id_)
+    with statement() as connection:
+        row = effects.get(connection, known)
+        facts = journal.of(connection, known)
+    if row is None:
+        raise EffectNotFound(f"no effect {known}")
+    if as_json:
+        talk.emit({**row, "journal": facts})
+        return
+    talk.record(row, as_json=False)
+    talk.table(facts, ("at", "fact", "attempt", "actor", "evidence"), as_json=False)

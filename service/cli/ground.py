@@ -1,0 +1,41 @@
+"""What a command that looks into the database stands on: the settings, quiet logs on stderr, an id it can parse."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import uuid
+from typing import TYPE_CHECKING
+
+from service.core.errors import ValidationError
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+
+def ground() -> Settings:
+    """The settings of this run. Raises SettingsError: a wrong setting, or no database. Only warnings are logged."""
+    from service import settings
+    from service.telemetry import logs
+
+    found = settings.load()
+    found.database()
+    quiet = found if found.log_level.upper() == "DEBUG" else found.model_copy(update={"log_level": "WARNING"})
+    logs.configure(quiet, process="cli")
+    return found
+
+
+def effect_id(text: str) -> str:
+    """An effect's id in its one spelling. Raises ValidationError."""
+    try:
+        return str(uuid.UUID(text.strip()))
+    except ValueError:
+        raise ValidationError("an effect's id is a UUID, as `counterfoil effects list` shows it", field="id") from None
+
+
+def person() -> str:
+    """Who is at the keyboard, for the journal."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a container's user often has no name
+        return f"cli:uid {os.getuid()}"

@@ -1,0 +1,119 @@
+"""`counterfoil api | relay | worker | beat`: one program each, in the foreground, until a stop signal; then exit 0.
+
+Worker and beat become Celery itself (exec): its flags mean what its manual says, and a pool that must patch the
+process before anything is imported (gevent) can.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+FORK_PROCESSES = 4  # a prefork child performs `slots` effects at a time as well: processes are for isolation
+
+_PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
+CONTEXTS: dict[str, dict[str, Any]] = {"api": {}, "relay": {}, "worker": _PASS_ON, "beat": _PASS_ON}
+EXAMPLES = {
+    "api": (
+        "counterfoil api",
+        "counterfoil api --port 0",
+        "COUNTERFOIL_API_HOST=0.0.0.0 COUNTERFOIL_API_OPEN=true counterfoil api",
+    ),
+    "relay": (
+        "counterfoil relay",
+        "COUNTERFOIL_POLL=0.2 counterfoil relay",
+        "COUNTERFOIL_WINDOW=5000 counterfoil relay",
+    ),
+    "worker": (
+        "counterfoil worker",
+        "counterfoil worker --pool prefork --concurrency 4 --queues charge",
+        "counterfoil worker --queues email,periodic --max-tasks-per-child 10000",
+    ),
+    "beat": ("counterfoil beat", "counterfoil beat --max-interval 30", "celery -A tasks beat  (the same, by hand)"),
+}
+
+
+def api(
+    host: Annotated[str | None, typer.Option(help="Default: COUNTERFOIL_API_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default: COUNTERFOIL_API_PORT; 0: any.")] = None,
+) -> None:
+    """Serve HTTP: POST /v1/charges, POST /v1/emails, GET /v1/effects."""
+    for name, value in (("HOST", host), ("PORT", port)):
+        if value is not None:
+            os.environ[f"COUNTERFOIL_API_{name}"] = str(value)
+    from service import settings
+
+    found = settings.load()
+    found.database()
+    from service.api.server import serve
+
+    serve(found)
+
+
+def relay() -> None:
+    """Hand due effects to the broker; any number may run side by side."""
+    from service import settings
+
+    found = settings.load()
+    found.database()
+    found.broker()
+    from service.broker.publish import Publisher
+    from service.engine.relay import Relay
+    from service.telemetry import logs
+    from tasks import app
+    from tasks.effect_task import actor
+
+    logs.configure(found, process="relay")
+    with Publisher(app) as publisher:
+        running = Relay(publisher, found, actor=actor())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: running.stop())
+        running.run()
+
+
+def worker(
+    context: typer.Context,
+    pool: Annotated[str, typer.Option("--pool", "-P", help="threads, prefork, gevent or solo.")] = "threads",
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", "-c", min=1, help="Default: COUNTERFOIL_SLOTS threads, 4 processes.")
+    ] = None,
+    queues: Annotated[str | None, typer.Option("--queues", "-Q", help="Default: every lane and periodic.")] = None,
+) -> None:
+    """Perform effects. Further options are Celery's own and passed on to it."""
+    from service import settings
+    from service.broker.app import WORKER_FLAGS
+    from service.broker.queues import PERIODIC
+
+    found = settings.load()
+    many = concurrency or (FORK_PROCESSES if pool == "prefork" else found.slots)
+    served = queues or ",".join((*found.lane_names, PERIODIC))
+    _become(["worker", *WORKER_FLAGS, "--pool", pool, "--concurrency", str(many), "--queues", served, *context.args])
+
+
+def beat(context: typer.Context) -> None:
+    """Ask for the periodic tasks. Running two is harmless. Further options are Celery's own and passed on to it."""
+    from service import settings
+
+    folder = settings.load().state_dir
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _become(["beat", "--schedule", str(folder / "beat-schedule"), "--pidfile", "", *context.args])
+
+
+def _become(arguments: Sequence[str]) -> None:
+    """Turn this process into Celery; what is missing is said here, where it is one sentence."""
+    from service import settings
+
+    found = settings.load()
+    found.database()
+    found.broker()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "celery", "-A", "tasks", "--quiet", *arguments])  # noqa: S606
+
+
+PROGRAMS: dict[str, Callable[..., None]] = {"api": api, "relay": relay, "worker": worker, "beat": beat}
