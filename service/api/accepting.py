@@ -17,8 +17,9 @@ from fastapi.responses import JSONResponse
 
 from service.api import headers
 from service.api.body import json_object
-from service.api.problems import MEDIA_TYPE, ProblemDocument
+from service.api.problems import MEDIA_TYPE, ProblemDocument, of_conflict
 from service.api.views import Effect, Outcome
+from service.core.errors import DedupeConflict
 from service.core.state import FINAL
 from tasks import charge, email
 from tasks.effect_task import EffectTask
@@ -99,7 +100,7 @@ def _door(path: str, task: EffectTask, example: Mapping[str, Any]) -> None:
 async def _accept(task: EffectTask, request: Request) -> JSONResponse:
     key = headers.idempotency_key(request.headers.getlist(headers.NAME))
     kwargs = await json_object(request)
-    result = await run_sync(partial(task.apply_async, kwargs=kwargs, dedupe_key=key))
+    result = await run_sync(partial(_through, task, kwargs, key))
     answer = Outcome(id=result.id, kind=task.name, state=result.state, created=bool(result.created))
     wait = headers.wait_seconds(request.headers.getlist("prefer"))
     if wait is not None:
@@ -115,6 +116,15 @@ async def _accept(task: EffectTask, request: Request) -> JSONResponse:
             **({} if wait is None else {"Preference-Applied": f"wait={wait}"}),
         },
     )
+
+
+def _through(task: EffectTask, kwargs: Mapping[str, Any], key: str) -> EffectResult:
+    try:
+        return task.apply_async(kwargs=kwargs, dedupe_key=key)
+    except DedupeConflict as error:
+        first = EffectResult(error.effect_id)
+        first.refresh()
+        raise of_conflict(error, first.state.value) from None
 
 
 async def _settled(result: EffectResult, seconds: int, draining: Callable[[], bool]) -> Effect:

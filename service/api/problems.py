@@ -108,11 +108,14 @@ class Problem(Exception):
         self.members = {"field": field, **more}
 
 
+def of_conflict(error: DedupeConflict, state: str) -> Problem:
+    """The key already stands for another request; which effect that is, and how it stands."""
+    detail = f"this Idempotency-Key was used before with another request; it names the effect {error.effect_id}"
+    return Problem(error.code, detail, field="Idempotency-Key", effect_id=error.effect_id, effect_state=state)
+
+
 def of_error(error: CounterfoilError) -> Problem:
     """The problem an error of ours is, in the words of HTTP."""
-    if isinstance(error, DedupeConflict):
-        detail = f"this Idempotency-Key was used before with another request; it names the effect {error.effect_id}"
-        return Problem(error.code, detail, field="Idempotency-Key", effect_id=error.effect_id)
     code = {"settings": "dependency_unavailable"}.get(error.code, error.code)
     if code not in TYPES:
         return Problem("internal_error", "the request could not be carried out")
