@@ -20,6 +20,7 @@ from kombu import Connection
 
 from service.embedded import binaries
 
+PASSWORD = "open-sesame"
 RABBIT_START_SECONDS = 60.0
 NO_RABBIT = "rabbitmq-server is not on PATH: apt-get install rabbitmq-server, then run this again"
 
@@ -42,9 +43,9 @@ def free_port() -> int:
 class Valkey:
     """A Valkey on loopback without persistence; `stop` and `start` keep the port."""
 
-    def __init__(self, directory: Path, *, password: str = "open-sesame") -> None:
+    def __init__(self, directory: Path) -> None:
         self.port = free_port()
-        self.password = password
+        self.password = PASSWORD
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -96,7 +97,11 @@ def rabbitmq() -> Iterator[str]:
     port, mapper = free_port(), free_port()
     environment = _rabbit_environment(home, port, mapper)
     process = subprocess.Popen(
-        [_unwrapped(program)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True
+        [_unwrapped(program)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
     try:
         url = f"amqp://guest:guest@127.0.0.1:{port}//"
@@ -162,3 +167,37 @@ def _stop_mapper(port: int) -> None:
             if found.info["name"] == "epmd" and found.environ().get("ERL_EPMD_PORT") == str(port):
                 found.kill()
                 found.wait(5)
+
+
+@contextmanager
+def sentinel(master: Valkey) -> Iterator[str]:
+    """The URL of one Sentinel that watches a Valkey under the name `mymaster`."""
+    directory = Path(tempfile.mkdtemp(prefix="counterfoil-sentinel-"))
+    port = free_port()
+    configuration = directory / "sentinel.conf"
+    configuration.write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {directory}\nlogfile {directory}/sentinel.log\n"
+        f"sentinel monitor mymaster 127.0.0.1 {master.port} 1\nsentinel auth-pass mymaster {master.password}\n"
+    )
+    process = subprocess.Popen([str(binaries.valkey()), str(configuration), "--sentinel"])
+    try:
+        wait_for(lambda: _listens(port), what="the Sentinel listens")
+        yield f"sentinel://:{master.password}@127.0.0.1:{port}/0?master=mymaster"
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """The port of a server that accepts and never says a word."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(16)
+        yield int(server.getsockname()[1])
