@@ -25,6 +25,7 @@ from service.core.card import refuse_card_numbers
 from service.core.effect import Order, Policy
 from service.core.errors import NotExactlyOnce, ValidationError
 from service.core.keys import check_dedupe_key, check_name, fingerprint
+from service.core.text import refuse_unstorable_text
 from service.engine.accept import accept, accept_alone
 from service.engine.execute import Executor
 from service.engine.kind import Kind
@@ -190,9 +191,10 @@ class EffectTask(Task):  # type: ignore[type-arg]
         )
 
     def _request(self, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+        refuse_unstorable_text(kwargs, field="kwargs")
         refuse_card_numbers(dict(kwargs), field="kwargs")
         try:
-            model = self.model.model_validate(dict(kwargs), strict=True)
+            model = self.model.model_validate(dict(kwargs))
         except PydanticError as error:
             raise _sentence(error) from None
         # The fingerprint speaks of what the caller said: defaults that a later version adds do not change it.
@@ -291,6 +293,8 @@ def _sync(session: Any) -> Any:
 
 def _sentence(error: PydanticError) -> ValidationError:
     first = error.errors(include_input=False, include_url=False)[0]
+    if isinstance(ours := first.get("ctx", {}).get("error"), ValidationError):
+        return ours  # it knows its field; pydantic knows only where the validator hangs
     field = ".".join(str(part) for part in first["loc"]) or "kwargs"
     message = first["msg"].removeprefix("Value error, ")
     return ValidationError(message if message.startswith(field) else f"{field}: {message}", field=field)

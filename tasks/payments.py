@@ -22,7 +22,6 @@ from tasks.app import app
 from tasks.effect_task import EffectTask
 from tasks.mail import Address, EmailRequest, receipt_sender
 
-_Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{3,255}$")]
 METADATA_KEYS_MAX = 40  # Stripe allows 50; ten are left for ours
 
 
@@ -35,8 +34,8 @@ class ChargeRequest(BaseModel):
     """Minor units: 4200 is 42.00 eur."""
     currency: str
     """Lowercase ISO-4217."""
-    payment_method: Annotated[_Token, StringConstraints(pattern=r"^(pm|card|src|ba)_")]
-    customer: Annotated[_Token, StringConstraints(pattern=r"^cus_")] | None = None
+    payment_method: Annotated[str, StringConstraints(pattern=r"^(pm|card|src|ba)_[A-Za-z0-9_]{1,250}$")]
+    customer: Annotated[str, StringConstraints(pattern=r"^cus_[A-Za-z0-9_]{1,250}$")] | None = None
     receipt_email: Address | None = None
     """Causes one `email` effect when the charge has succeeded; Stripe's own receipts stay off."""
     description: Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None = None

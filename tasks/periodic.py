@@ -15,7 +15,7 @@ WATCH_SECONDS = 60.0
 log = structlog.get_logger(__name__)
 
 
-@app.task(name="watch", queue="periodic")
+@app.task(name="watch")
 def watch() -> None:
     """Say what is stuck: nothing stands unknown, parked or unpublished in silence (I2)."""
     with statement() as connection:

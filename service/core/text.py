@@ -1,0 +1,39 @@
+"""Text that can be stored and sent: no NUL, which Postgres refuses, and no half surrogate pair, which no wire holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from service.core.errors import ValidationError
+
+
+def refuse_unstorable_text(value: Any, *, field: str) -> None:
+    """Walk any JSON-like value, keys included. Raises ValidationError naming the field.
+
+    Found out at accept: later, the refusal of the database would abort the caller's whole transaction.
+    """
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            refuse_unstorable_text(name, field=field)
+            refuse_unstorable_text(item, field=f"{field}.{name}")
+    else:
+        for text in _texts(value):
+            if "\x00" in text or not _encodable(text):
+                raise ValidationError(f"{field} holds a NUL character or an unpaired surrogate; remove it", field=field)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            yield from _texts(item)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
