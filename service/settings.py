@@ -65,10 +65,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _agree(self) -> Settings:
         """Settings that contradict each other are refused at start, not met at 3 a.m."""
-        if self.lease < 2 * self.provider_deadline + 1:
-            raise ValueError(
-                "COUNTERFOIL_LEASE must exceed two provider deadlines by a second (a charge has two steps)"
-            )
+        if self.lease < 3 * self.provider_deadline + 1:
+            raise ValueError("COUNTERFOIL_LEASE must exceed three provider deadlines by a second (a charge's calls)")
         if self.redelivery <= self.lease:
             raise ValueError("COUNTERFOIL_REDELIVERY must exceed COUNTERFOIL_LEASE, else live attempts are redelivered")
         key = self.stripe_api_key.get_secret_value() if self.stripe_api_key else ""

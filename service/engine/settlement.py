@@ -13,8 +13,9 @@ from service.core.state import State
 from service.store.attempts import Limits, Settlement
 
 UNKNOWN_AFTER_SECONDS = 2.0  # before the same key is sent again: a request in progress answers 409 until it is over
-KEY_EXPIRED = "key_expired"
-"""The reason of an Unknown whose key the provider may have forgotten: nothing may be sent any more."""
+NOTHING_TO_SEND = frozenset({"key_expired", "blind_unknown"})
+"""Reasons of an Unknown after which nothing may be sent any more: the provider may have forgotten the key, or is blind
+and has had the copies its policy allows. Only a person, or a look-up, can go on."""
 
 
 def settlement(
@@ -71,7 +72,7 @@ def _settlement(  # noqa: PLR0911 - one case a line of the design
                 state=attempt.prior, fact="deferred", in_doubt=attempt.in_doubt, after_seconds=wait, error=reason
             )
         case Unknown(reason):
-            if reason == KEY_EXPIRED or (guarantee is Guarantee.BLIND and attempt.policy is Policy.AT_MOST_ONCE):
+            if reason in NOTHING_TO_SEND or (guarantee is Guarantee.BLIND and attempt.policy is Policy.AT_MOST_ONCE):
                 return _park(attempt, outcome, reason, in_doubt=True)
             wait = UNKNOWN_AFTER_SECONDS + full_jitter(attempt.number, random)
             return write(state=State.UNKNOWN, fact="unknown", in_doubt=True, after_seconds=wait, error=reason)

@@ -115,10 +115,8 @@ def create_params(attempt: Attempt) -> dict[str, Any]:
     `receipt_email` stays out: Stripe would send its own receipt, a second e-mail that no ledger of ours knows.
     """
     request = attempt.request
-    params: dict[str, Any] = {name: request[name] for name in ("amount", "currency", "customer", "payment_method")}
-    for name in ("description", "statement_descriptor_suffix"):
-        if request.get(name) is not None:
-            params[name] = request[name]
+    names = ("amount", "currency", "customer", "payment_method", "description", "statement_descriptor_suffix")
+    params: dict[str, Any] = {name: request[name] for name in names if request.get(name) is not None}
     # Nobody is there to be redirected; without this Stripe asks for a return_url (Stripe: Payment Intents API).
     params["automatic_payment_methods"] = {"enabled": True, "allow_redirects": "never"}
     metadata = dict(sorted((request.get("metadata") or {}).items()))

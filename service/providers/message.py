@@ -45,13 +45,13 @@ class Mail:
 
 def read_mail(request: Mapping[str, Any], default_sender: str) -> Mail:
     """Check the frozen request. Raises Unsendable."""
-    for field in ("to", "subject", "from_"):
+    for field in ("to", "subject", "sender"):
         # A line break would start a header of the caller's making (RFC 5322 §2.2).
         if _CONTROL.search(str(request.get(field) or "")):
             raise Unsendable(f"{field} holds a control character")
-    name, sender = parseaddr(str(request.get("from_") or default_sender))
+    name, sender = parseaddr(str(request.get("sender") or default_sender))
     to = str(request.get("to") or "")
-    for field, address in (("to", to), ("from_", sender)):
+    for field, address in (("to", to), ("sender", sender)):
         if not address.isascii() or not _ADDRESS.match(address):
             raise Unsendable(f"{field} is not one plain e-mail address")
     html = request.get("html")

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from service.core.effect import Attempt, Guarantee, HorizonPassed, Lease, Policy
+from service.core.effect import Attempt, Guarantee, HorizonPassed, Lease
 from service.core.keys import step_key
 from service.core.outcome import Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
 from service.providers.http1 import Answer
@@ -22,7 +22,6 @@ HORIZON_SECONDS = 20 * 3600.0
 ACCESS_SECONDS = 60.0  # a refused API key needs a person; a minute keeps the noise down
 QUOTA_SECONDS = 3600.0  # quotas are counted by the day or month; an hour finds the reset soon enough
 IN_PROGRESS_SECONDS = 2.0  # the first request with this key is still at work
-EXPIRED_SENDS_MAX = 2  # beyond the horizon each try could be a copy
 
 
 class ResendMail:
@@ -46,28 +45,9 @@ class ResendMail:
         try:
             return self._post(attempt, lease, mail, lambda: lease.guard(horizon_seconds=HORIZON_SECONDS))
         except HorizonPassed:
-            return self._after_horizon(attempt, lease, mail)
+            return Unknown("key_expired")  # nothing may be sent any more; a person looks at the mailbox
 
-    def _after_horizon(self, attempt: Attempt, lease: Lease, mail: Mail) -> Outcome:
-        sends = int(attempt.progress.get("expired_sends", 0))
-        if attempt.policy is Policy.AT_MOST_ONCE or sends >= EXPIRED_SENDS_MAX:
-            return Unknown("key_expired", evidence={"expired_sends": sends})
-
-        def before_send() -> None:
-            lease.record({"expired_sends": sends + 1})
-            lease.guard()
-
-        return self._post(attempt, lease, mail, before_send, possible_duplicate=True)
-
-    def _post(
-        self,
-        attempt: Attempt,
-        lease: Lease,
-        mail: Mail,
-        before_send: Callable[[], None],
-        *,
-        possible_duplicate: bool = False,
-    ) -> Outcome:
+    def _post(self, attempt: Attempt, lease: Lease, mail: Mail, before_send: Callable[[], None]) -> Outcome:
         headers = {
             "Authorization": f"Bearer {self._api_key}",
             "Content-Type": "application/json",
@@ -83,7 +63,7 @@ class ResendMail:
             return Deferred(f"not_sent_{error.reason}")
         except NoAnswer as error:
             return Unknown(f"no_answer_{error.reason}")
-        return classify(answer, in_doubt=attempt.in_doubt, possible_duplicate=possible_duplicate)
+        return classify(answer, in_doubt=attempt.in_doubt)
 
 
 def payload(mail: Mail) -> bytes:
@@ -92,7 +72,7 @@ def payload(mail: Mail) -> bytes:
     return json.dumps(fields if mail.html is None else {**fields, "html": mail.html}).encode()
 
 
-def classify(answer: Answer, *, in_doubt: bool, possible_duplicate: bool = False) -> Outcome:
+def classify(answer: Answer, *, in_doubt: bool) -> Outcome:
     """What the answer proves; front answers say nothing about an earlier send (Resend: Errors)."""
     body = _object(answer.body)
     name = str(body.get("name") or "")
@@ -101,7 +81,7 @@ def classify(answer: Answer, *, in_doubt: bool, possible_duplicate: bool = False
         ref = body.get("id")
         if not isinstance(ref, str) or not ref:
             return Unknown("unreadable", evidence)
-        detail = {"id": ref, **({"possible_duplicate": True} if possible_duplicate else {})}
+        detail = {"id": ref}
         return Succeeded(ref, detail=detail, evidence=evidence)
     front = _front(answer, name, evidence)
     if front is not None:

@@ -185,7 +185,7 @@ def test_i9_a_lost_lease_sends_no_dot(fake: FakeServer, receipt: Attempt, guard:
         {"to": "ada@example.test, eve@example.test"},
         {"to": "ada@example.test>\nRCPT TO:<eve@example.test"},
         {"subject": "Hello\r\nBcc: eve@example.test"},
-        {"from_": "Shop\n <shop@example.test>"},
+        {"sender": "Shop\n <shop@example.test>"},
         {"to": ""},
     ],
 )

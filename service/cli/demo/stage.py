@@ -17,7 +17,7 @@ from service.embedded.servers import Servers
 PROVIDER_LATENCY_MS = 60  # long enough to be killed in the middle of a charge, short enough for a demo
 # Everything an attempt needs fits into these, because the provider is near and quick; production's are longer.
 TIMES = {
-    "COUNTERFOIL_PROVIDER_DEADLINE": "1.5",
+    "COUNTERFOIL_PROVIDER_DEADLINE": "1.1",
     "COUNTERFOIL_LEASE": "4.5",
     "COUNTERFOIL_REDELIVERY": "5",
     "COUNTERFOIL_POLL": "0.5",
@@ -107,9 +107,9 @@ class Stage:
 
     def prepare(self) -> None:
         """Bring the schema up."""
-        from service.cli.database import upgrade
+        from service.store.schema import upgrade
 
-        upgrade(str(self.servers.addresses.database_url))
+        upgrade()
 
     def cast(self) -> list[Program]:
         """The programs under the storm."""
