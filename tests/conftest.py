@@ -109,7 +109,7 @@ def settings_from(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any
 def seed() -> int:
     """A seed, new in each run unless COUNTERFOIL_TEST_SEED is set; pytest shows the line when the test fails."""
     chosen = int(os.environ.get(f"{_TEST_SETTINGS}SEED") or random.SystemRandom().randrange(2**32))
-    print(f"{_TEST_SETTINGS}SEED={chosen}")  # noqa: T201 - captured, and shown with a failure
+    print(f"{_TEST_SETTINGS}SEED={chosen}")
     return chosen
 
 

@@ -88,7 +88,7 @@ def environment(url: str) -> dict[str, str]:
     return {**os.environ, "COUNTERFOIL_DATABASE_URL": url}
 
 
-def test_a_migration_that_cannot_get_its_lock_gives_up_and_changes_nothing(postgres, empty, monkeypatch):
+def test_a_migration_that_cannot_get_its_lock_gives_up_and_changes_nothing(postgres, empty):
     postgres.migrate(empty)
     with psycopg.connect(postgres.url_of(empty)) as writer:
         writer.execute("lock table effects in access exclusive mode")

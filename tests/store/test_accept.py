@@ -50,7 +50,7 @@ def test_it_joins_a_connection_too(books):
 
 @pytest.mark.parametrize("many", [1, 3])
 def test_w1_a_rollback_leaves_nothing(books, many):
-    with pytest.raises(RuntimeError, match="shop"), Session(engine()) as session, session.begin():
+    with pytest.raises(RuntimeError, match="shop"), Session(engine()) as session, session.begin():  # noqa: PT012
         accept(session, orders(many), actor=ACTOR)
         raise RuntimeError("shop")
     with engine().connect() as connection:
@@ -161,7 +161,7 @@ def test_fifty_threads_that_accept_the_same_key_at_once_make_one_effect(books):
     assert [books.count(t) for t in ("effects", "outbox", "journal")] == [1, 1, 1]
 
 
-def test_fifty_threads_with_different_requests_for_one_key_have_one_winner(books):
+def test_fifty_threads_with_different_requests_for_one_key_have_one_winner(books):  # noqa: ARG001 - the database
     def one(amount: int):
         try:
             return accept_alone([order(amount=amount)], actor=ACTOR)[0].created

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -20,8 +19,8 @@ WAIT_SECONDS = 20
 
 
 @pytest.fixture
-def executor(books) -> Iterator[Executor]:  # noqa: ARG001 - the database
-    yield Executor(Settings(slots=8), actor="worker")
+def executor(books) -> Executor:  # noqa: ARG001 - the database
+    return Executor(Settings(slots=8), actor="worker")
 
 
 def kind_of(provider: ScriptedProvider, **changes) -> Kind:

@@ -94,7 +94,7 @@ def test_tenants_and_lanes_have_plain_names(name):
     assert check_name(name, field="tenant") == name
 
 
-@pytest.mark.parametrize("name", ["", "_x", "-x", "a b", "a" * 64, "ü", None, 7, "a\n", "a/b", "a\n"])
+@pytest.mark.parametrize("name", ["", "_x", "-x", "a b", "a" * 64, "ü", None, 7, "a\n", "a/b"])
 def test_other_names_are_refused_by_field(name):
     with pytest.raises(ValidationError) as caught:
         check_name(name, field="tenant")

@@ -27,7 +27,7 @@ def test_an_amount_is_either_taken_unchanged_or_refused_by_name(amount, currency
     try:
         assert check_money(amount, currency) == (amount, currency)
     except ValidationError as error:
-        assert error.field == "amount"
+        assert error.field == "amount"  # noqa: PT017 - either answer is right, each for some
         assert (currency in {"isk", "ugx"} and amount % 100) or (
             currency in {"bhd", "jod", "kwd", "omr", "tnd"} and amount % 10
         )
