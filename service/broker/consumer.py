@@ -25,6 +25,10 @@ from service.broker.queues import dead_letter_queue
 log = structlog.get_logger(__name__)
 _celery_log = logging.getLogger("celery.worker.consumer")
 
+# A stop signal only sets a flag, which an idle event loop reads when it wakes. Celery's event heartbeat, off here, woke
+# it every two seconds; without it a worker on RabbitMQ takes up to fifteen seconds to stop.
+WAKE_SECONDS = 0.5
+
 _OFF = {"without_mingle": True, "without_gossip": True, "without_heartbeat": True}
 
 
@@ -62,6 +66,11 @@ class Consumer(CeleryConsumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, **_OFF})
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """At each (re)connect; the timers of the connection before are gone by then."""
+        super().register_with_event_loop(hub)
+        hub.call_repeatedly(WAKE_SECONDS, _wake)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """The broker went away under us."""
@@ -109,6 +118,10 @@ class Consumer(CeleryConsumer):
         if not message.acknowledged:
             # Not requeued: on RabbitMQ it becomes a dead letter, on Redis it is gone.
             message.reject_log_error(_celery_log, self.connection_errors)
+
+
+def _wake() -> None:
+    """Nothing to do but to be awake."""
 
 
 def _flaw(message: Any) -> str | None:
