@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, cast
+from weakref import WeakSet
 
 import psycopg
 from sqlalchemy import event, text
@@ -22,7 +23,9 @@ from service.core.errors import CounterfoilError
 from service.store.database import Caller, statement
 
 CHANNEL = "counterfoil"
-_ASKED = "counterfoil.ring"  # in the `info` of a session or connection: this transaction has accepted something
+# Sessions and connections whose open transaction has accepted something. Not in their `info`: that of a connection
+# whose server went away cannot be reached any more.
+_asked: WeakSet[Caller] = WeakSet()
 # A busy relay gathers by itself, so it need not hear each commit; a quiet one hears the first at once.
 GAP_SECONDS = 0.02
 # Nothing is written that would be worth a disk flush, so this one transaction does without.
@@ -79,7 +82,7 @@ def ring() -> None:
 
 def ring_after_commit(caller: Caller) -> None:
     """Ring once when the caller's transaction has committed; a rolled-back one rings nobody."""
-    caller.info[_ASKED] = True
+    _asked.add(caller)
     # Core has no event after the commit, only right before: the relay's next look finds what this ring missed.
     moment = "after_commit" if isinstance(caller, Session) else "commit"
     # One listener for the life of a session, however many effects it accepts: SQLAlchemy never lets go of a `once` one.
@@ -92,12 +95,13 @@ def _committed(caller: Caller) -> None:
     # A session calls a released savepoint a commit as well; ringing then would leave nothing for the real one.
     if isinstance(caller, Session) and caller.in_nested_transaction():
         return
-    if caller.info.pop(_ASKED, False):
+    if caller in _asked:
+        _asked.discard(caller)
         ring()
 
 
 def _rolled_back(caller: Caller) -> None:
-    caller.info.pop(_ASKED, None)
+    _asked.discard(caller)
 
 
 @contextmanager

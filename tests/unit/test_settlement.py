@@ -10,7 +10,7 @@ import pytest
 from service.core.effect import Attempt, Guarantee, Policy
 from service.core.outcome import Awaiting, Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
 from service.core.state import FINAL, TRANSITIONS, State
-from service.engine.settlement import KEY_EXPIRED, UNKNOWN_AFTER_SECONDS, settlement
+from service.engine.settlement import NOTHING_TO_SEND, UNKNOWN_AFTER_SECONDS, settlement
 from service.store.attempts import Limits, Settlement
 
 LIMITS = Limits(lease=90.0, budget=5, age_limit=3600.0)
@@ -143,9 +143,10 @@ def test_only_blind_and_at_most_once_parks_an_unknown_at_once(guarantee, policy)
 
 @pytest.mark.parametrize("guarantee", Guarantee)
 @pytest.mark.parametrize("policy", Policy)
-def test_an_unknown_whose_key_has_expired_is_for_a_person(guarantee, policy):
-    done = settle(replace(ATTEMPT, policy=policy), Unknown(KEY_EXPIRED), guarantee=guarantee)
-    assert (done.state, done.parked_reason, done.in_doubt) == (State.PARKED, KEY_EXPIRED, True)
+@pytest.mark.parametrize("reason", sorted(NOTHING_TO_SEND))
+def test_an_unknown_that_may_not_be_sent_again_is_for_a_person(guarantee, policy, reason):
+    done = settle(replace(ATTEMPT, policy=policy), Unknown(reason), guarantee=guarantee)
+    assert (done.state, done.parked_reason, done.in_doubt) == (State.PARKED, reason, True)
 
 
 def test_a_contradiction_is_for_a_person_with_its_evidence():
