@@ -19,6 +19,9 @@ from service.api.problems import Problem, answer
 from service.telemetry.context import bound
 
 _FRAMES_MAX = 12
+PROBES = ("/livez", "/readyz")
+"""Asked every few seconds by whoever runs us; their lines would drown the others."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -64,7 +67,8 @@ class Arrival:
                 bug = Problem("internal_error", "the request met a bug; quote the request id")
                 await answer(bug, request_id=name)(scope, receive, note)
         finally:
-            log.info("request", **_line(scope, status, perf_counter() - began))
+            line = _line(scope, status, perf_counter() - began)
+            (log.debug if line["path"] in PROBES else log.info)("request", **line)
 
 
 def frames(error: BaseException) -> list[str]:

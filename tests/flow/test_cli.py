@@ -1,0 +1,456 @@
+"""The command keeps its promises without a terminal: data on stdout, one sentence and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from service.core.state import State
+from service.embedded.servers import Servers
+from tests.flow.doors import CHARGE, VISA, command, environment, park, settle, wait_until
+from tests.server import Server
+
+_keys = count(1)
+COMMANDS = (
+    "up", "doctor", "config show", "api", "relay", "worker", "beat", "db upgrade", "db check", "charge", "email",
+    "effects list", "effects show", "outbox list", "outbox show", "outbox stats", "outbox replay",
+)  # fmt: skip
+NOBODY = "01890000-0000-7000-8000-000000000000"
+
+
+@pytest.fixture(scope="module")
+def url(postgres: Server, template: str) -> Iterator[str]:
+    with postgres.database(template=template) as name:
+        yield postgres.url_of(name)
+
+
+@pytest.fixture
+def key() -> str:
+    return f"cli:{next(_keys)}"
+
+
+@pytest.fixture
+def run(url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command on the module's database; no word of it may be a traceback or a card number."""
+
+    def call(*arguments: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
+        done = command(*arguments, settings={"database_url": url, **settings}, stdin=stdin)
+        assert "Traceback" not in done.stdout + done.stderr
+        assert VISA not in done.stdout + done.stderr
+        return done
+
+    return call
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def charge(run: Run, key: str, *more: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    given = {"amount": "4200", "currency": "eur", "payment-method": "pm_card_visa", "key": key, **changes}
+    options = [part for name, value in given.items() for part in (f"--{name}", value)]
+    return run("charge", *options, *more, "--json")
+
+
+def accepted(run: Run, key: str) -> str:
+    return str(json.loads(charge(run, key).stdout)["id"])
+
+
+# --- help and habits ----------------------------------------------------------------------------------------------
+
+
+def test_help_of_every_command_has_examples_and_exit_codes(run: Run) -> None:
+    for name in COMMANDS:
+        done = run(*name.split(), "--help")
+        assert done.returncode == 0, name
+        flat = " ".join(done.stdout.split())
+        assert "Examples:" in flat, name
+        assert "0 done · 1 error" in flat, name
+        assert f"counterfoil {name}" in flat, name
+
+
+def test_no_colour_is_written_when_none_is_wanted(run: Run) -> None:
+    assert "\x1b" not in run("--help").stdout
+    assert "\x1b" not in run("doctor").stdout
+
+
+@pytest.mark.parametrize(
+    "line", ["effects nonsense", "charge --amount x", "effects list --limit 0", "outbox list --state odd"]
+)
+def test_bad_usage_is_two(run: Run, line: str) -> None:
+    done = run(*line.split())
+    assert done.returncode == 2
+    assert done.stdout == ""
+
+
+# --- what is not there --------------------------------------------------------------------------------------------
+
+NEEDY = (
+    "api", "relay", "worker", "beat", "effects list", "outbox stats", "db check", "db upgrade", "up --no-embedded",
+    "charge --amount 1 --currency eur --payment-method pm_1 --key k",
+    "email --to a@example.test --subject s --text t --key k",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", NEEDY)
+def test_without_a_database_one_sentence_names_the_fix(line: str) -> None:
+    done = command(*line.split())
+    assert done.returncode == 2
+    assert "COUNTERFOIL_DATABASE_URL is not set" in done.stderr
+    assert "counterfoil up" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("line", ["effects list", "outbox stats", "db check", "outbox replay --state parked"])
+def test_a_database_that_does_not_answer_is_seven(line: str) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nowhere = f"postgresql://u:secret-word@127.0.0.1:{closed.getsockname()[1]}/x"
+        done = command(*line.split(), settings={"database_url": nowhere})
+    assert done.returncode == 7
+    assert "Traceback" not in done.stderr
+    assert "secret-word" not in done.stderr
+
+
+def test_errors_are_json_too_when_asked_for(run: Run) -> None:
+    done = run("effects", "show", NOBODY, "--json")
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["error"]["code"] == "effect_not_found"
+
+
+def test_an_open_api_without_keys_is_refused(run: Run) -> None:
+    done = run("api", "--host", "0.0.0.0", "--port", "0")  # noqa: S104 - refused is the point
+    assert done.returncode == 2
+    assert "COUNTERFOIL_API_OPEN" in done.stderr
+
+
+def test_a_taken_port_is_one_sentence(run: Run) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = run("api", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert "COUNTERFOIL_API_PORT" in done.stderr
+
+
+# --- accepting ----------------------------------------------------------------------------------------------------
+
+
+def test_a_charge_is_accepted_once_under_its_key(run: Run, key: str) -> None:
+    first, again = charge(run, key), charge(run, key)
+    assert (first.returncode, again.returncode) == (0, 0)
+    one, two = json.loads(first.stdout), json.loads(again.stdout)
+    assert (one["created"], two["created"]) == (True, False)
+    assert one["id"] == two["id"]
+    assert one["state"] == "pending"
+
+
+def test_the_key_with_another_request_is_six(run: Run, key: str) -> None:
+    charge(run, key)
+    done = charge(run, key, amount="4300")
+    assert done.returncode == 6
+    assert json.loads(done.stdout)["error"]["code"] == "dedupe_conflict"
+
+
+@pytest.mark.parametrize(
+    "change", [{"amount": "-5"}, {"currency": "EUR"}, {"payment-method": VISA}, {"key": VISA}, {"amount": VISA}]
+)
+def test_a_bad_request_is_two_and_tells_the_field(run: Run, key: str, change: Mapping[str, str]) -> None:
+    done = charge(run, key, **change)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["field"]
+
+
+def test_waiting_tells_how_it_ended(run: Run, url: str, key: str) -> None:
+    effect_id = accepted(run, key)
+    assert charge(run, key, "--wait", "0").returncode == 4
+    settle(url, effect_id)
+    done = charge(run, key, "--wait", "5")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["outcome"]["state"] == "succeeded"
+
+
+def test_an_email_is_accepted(run: Run, key: str) -> None:
+    done = run("email", "--to", "ada@example.test", "--subject", "Hi", "--text", "Hello", "--key", key, "--json")
+    assert json.loads(done.stdout)["kind"] == "email"
+
+
+# --- looking ------------------------------------------------------------------------------------------------------
+
+
+def test_lists_are_one_object_a_line(run: Run, key: str) -> None:
+    effect_id = accepted(run, key)
+    for noun, name in (("effects", "id"), ("outbox", "effect_id")):
+        done = run(noun, "list", "--limit", "10000", "--json")
+        assert effect_id in {json.loads(line)[name] for line in done.stdout.splitlines()}
+        plain = run(noun, "list", "--limit", "10000")
+        assert effect_id in {line.split("\t")[0] for line in plain.stdout.splitlines()}
+
+
+def test_an_effect_is_shown_with_its_journal(run: Run, key: str) -> None:
+    effect_id = accepted(run, key)
+    shown = json.loads(run("effects", "show", effect_id, "--json").stdout)
+    assert [fact["fact"] for fact in shown["journal"]] == ["accepted"]
+    assert json.loads(run("outbox", "show", effect_id, "--json").stdout)["state"] == "pending"
+    assert effect_id in run("effects", "show", effect_id).stdout
+
+
+def test_nothing_matched_is_three(run: Run) -> None:
+    assert run("effects", "list", "--kind", "nothing").returncode == 3
+    assert run("outbox", "list", "--kind", "nothing").returncode == 3
+    assert run("outbox", "show", NOBODY).returncode == 3
+    assert run("effects", "show", NOBODY).returncode == 3
+    assert run("effects", "show", "nonsense").returncode == 2
+
+
+def test_stats_are_numbers(run: Run, key: str) -> None:
+    accepted(run, key)
+    assert json.loads(run("outbox", "stats", "--json").stdout)["fresh"] >= 1
+
+
+# --- replay -------------------------------------------------------------------------------------------------------
+
+
+def test_replay_shows_a_plan_and_does_nothing(run: Run, url: str, key: str) -> None:
+    effect_id = accepted(run, key)
+    park(url, effect_id)
+    done = run("outbox", "replay", "--id", effect_id, "--id", NOBODY, "--json")
+    plan = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert plan["executed"] is False
+    assert (plan["eligible"], plan["money"], plan["skipped"]) == (1, {"eur": 4200}, {"no such effect": 1})
+    assert json.loads(run("outbox", "show", effect_id, "--json").stdout)["state"] == "parked"
+
+
+def test_replay_carries_the_plan_out_with_a_reason_in_the_journal(run: Run, url: str, key: str) -> None:
+    effect_id = accepted(run, key)
+    park(url, effect_id)
+    done = run(
+        "outbox", "replay", "--id", "-", "--reason", "INC-42", "--execute", "--yes", "--json", stdin=f"{effect_id}\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["replayed"] == 1
+    shown = json.loads(run("effects", "show", effect_id, "--json").stdout)
+    assert shown["state"] == "pending"
+    last = shown["journal"][-1]
+    assert (last["fact"], last["evidence"]["reason"]) == ("replayed", "INC-42")
+    assert last["actor"].startswith("cli:")
+
+
+def test_replay_by_state_takes_only_that_state(run: Run, url: str, key: str) -> None:
+    park(url, parked := accepted(run, f"{key}:a"))
+    pending = accepted(run, f"{key}:b")
+    plan = json.loads(run("outbox", "replay", "--state", "parked", "--json").stdout)
+    assert plan["eligible"] >= 1
+    done = run("outbox", "replay", "--id", pending, "--id", parked, "--state", "parked", "--json")
+    assert json.loads(done.stdout)["skipped"] == {"pending, not parked": 1}
+
+
+def test_replay_of_a_settled_effect_is_nothing_to_do(run: Run, url: str, key: str) -> None:
+    settle(url, effect_id := accepted(run, key))
+    done = run("outbox", "replay", "--id", effect_id, "--reason", "x", "--execute", "--yes", "--json")
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["skipped"] == {"settled: succeeded": 1}
+
+
+def test_replay_asks_and_never_hangs(run: Run, url: str, key: str) -> None:
+    park(url, effect_id := accepted(run, key))
+    assert run("outbox", "replay").returncode == 2
+    assert run("outbox", "replay", "--id", effect_id, "--execute").returncode == 2
+    assert run("outbox", "replay", "--state", "succeeded").returncode == 2
+    assert run("outbox", "replay", "--id", effect_id, "--reason", "x", "--execute").returncode == 5
+    assert json.loads(run("outbox", "show", effect_id, "--json").stdout)["state"] == "parked"
+
+
+# --- settings and checks ------------------------------------------------------------------------------------------
+
+
+def test_config_show_hides_secrets_and_names_sources(run: Run) -> None:
+    secrets = {
+        "database_url": "postgresql://me:hush-1@127.0.0.1:5/x?sslpassword=hush-2",
+        "broker_url": "redis://:hush-3@127.0.0.1:6/0",
+        "stripe_api_key": "sk_test_hush4",
+        "stripe_webhook_secret": "whsec_hush5",
+        "email_url": "resend+https://re_hush6@mail.example.test",
+    }
+    done = run("config", "show", "--json", **secrets)
+    assert done.returncode == 0
+    assert "hush" not in done.stdout + done.stderr
+    shown = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert shown["COUNTERFOIL_DATABASE_URL"]["value"] == "postgresql://me:***@127.0.0.1:5/x?sslpassword=***"
+    assert shown["COUNTERFOIL_DATABASE_URL"]["source"] == "environment"
+    assert shown["COUNTERFOIL_STRIPE_API_KEY"]["value"] == "sk_test_***"
+    assert shown["COUNTERFOIL_SLOTS"] == {"name": "COUNTERFOIL_SLOTS", "value": 32, "source": "default"}
+
+
+def test_a_wrong_setting_is_one_sentence(run: Run) -> None:
+    done = run("config", "show", lease="1")
+    assert done.returncode == 2
+    assert "COUNTERFOIL_LEASE" in done.stderr
+
+
+def test_doctor_names_what_is_wrong_and_its_fix(run: Run) -> None:
+    done = run("doctor", "--json")
+    found = json.loads(done.stdout)
+    checks = {check["name"]: check for check in found["checks"]}
+    assert (done.returncode, found["ok"]) == (1, False)
+    assert all(
+        checks[name]["ok"] for name in ("database", "version", "tables", "isolation", "clock", "pairs", "durable")
+    )
+    assert not checks["broker"]["ok"]
+    assert "COUNTERFOIL_BROKER_URL" in checks["broker"]["fix"]
+
+
+def test_doctor_without_anything_still_answers() -> None:
+    done = command("doctor")
+    assert done.returncode == 1
+    assert "✗ database" in done.stdout
+    assert "fix:" in done.stdout
+
+
+def test_doctor_sees_a_broken_pair(run: Run, url: str, key: str) -> None:
+    effect_id = accepted(run, key)
+    with psycopg.connect(url) as connection:
+        [row] = connection.execute("delete from outbox where effect_id = %s returning *", (effect_id,)).fetchall()
+    try:
+        checks = {check["name"]: check for check in json.loads(run("doctor", "--json").stdout)["checks"]}
+        assert not checks["pairs"]["ok"]
+        assert "I7" in checks["pairs"]["meaning"]
+    finally:
+        with psycopg.connect(url) as connection:
+            marks = ", ".join(["%s"] * len(row))
+            connection.execute(f"insert into outbox values ({marks})".encode(), row)
+
+
+def test_db_upgrade_fills_an_empty_database_and_is_repeatable(postgres: Server, run: Run) -> None:
+    with postgres.database() as name:
+        there = {"database_url": postgres.url_of(name)}
+        assert run("db", "check", "--json", **there).returncode == 1
+        first = run("db", "upgrade", "--json", **there)
+        assert json.loads(first.stdout)["before"] is None
+        assert json.loads(run("db", "upgrade", "--json", **there).stdout)["changed"] is False
+        assert run("db", "check", **there).returncode == 0
+
+
+# --- programs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with Servers(tmp_path_factory.mktemp("broker"), postgres=False) as servers:
+        assert servers.addresses.broker_url
+        yield servers.addresses.broker_url
+
+
+def started(*arguments: str, settings: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "service", *arguments],
+            env=environment(**settings),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
+
+
+def stopped(process: subprocess.Popen[bytes], seconds: float = 40) -> int:
+    try:
+        process.send_signal(signal.SIGTERM)
+        return process.wait(seconds)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_relay_publishes_and_drains_on_a_stop_signal(
+    run: Run, url: str, broker: str, key: str, tmp_path: Path
+) -> None:
+    effect_id = accepted(run, key)
+    settings = {"database_url": url, "broker_url": broker, "log_format": "json"}
+    process = started("relay", settings=settings, log=tmp_path / "log")
+
+    def published() -> bool:
+        return bool(json.loads(run("outbox", "show", effect_id, "--json").stdout)["deliveries"])
+
+    try:
+        wait_until(published)
+    finally:
+        code = stopped(process)
+    assert code == 0, (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(("name", "sign"), [("worker", "ready"), ("beat", "beat: Starting")])
+def test_worker_and_beat_run_until_a_stop_signal(url: str, broker: str, name: str, sign: str, tmp_path: Path) -> None:
+    settings = {"database_url": url, "broker_url": broker, "log_format": "json", "state_dir": str(tmp_path / "state")}
+    log = tmp_path / "log"
+    more = ["--concurrency", "2", "--queues", "charge"] if name == "worker" else []
+    process = started(name, *more, settings=settings, log=log)
+    try:
+        wait_until(lambda: sign in log.read_text(errors="replace") or process.poll() is not None, seconds=40)
+        assert process.poll() is None, log.read_text()
+    finally:
+        code = stopped(process)
+    assert code == 0, log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def test_up_runs_everything_and_drains(postgres: Server, broker: str, tmp_path: Path) -> None:
+    with postgres.database() as name:
+        settings = {
+            "database_url": postgres.url_of(name),
+            "broker_url": broker,
+            "state_dir": str(tmp_path / "state"),
+            "api_port": "0",
+        }
+        log = tmp_path / "log"
+        process = started("up", settings=settings, log=log)
+        try:
+            wait_until(lambda: "celery@" in log.read_text() or process.poll() is not None, seconds=60)
+            assert process.poll() is None, log.read_text()
+            effect = _charged(int((tmp_path / "state" / "api.port").read_text()))
+            assert effect["state"] == "succeeded", (effect, log.read_text())
+        finally:
+            code = stopped(process, 60)
+        assert code == 0, log.read_text()
+        assert "FAKE PROVIDERS" in log.read_text()
+        assert not _children(process.pid)
+
+
+def _charged(port: int) -> Any:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=40)
+    headers = {"Content-Type": "application/json", "Idempotency-Key": "up:1", "Prefer": "wait=30"}
+    connection.request("POST", "/v1/charges", json.dumps(CHARGE), headers)
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    return answer.get("effect", answer)
+
+
+def _children(pid: int) -> list[str]:
+    """Processes that still name the one that is gone as their parent."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = entry.read_text()
+        except OSError:
+            continue
+        if f"\nPPid:\t{pid}\n" in text:
+            found.append(text.splitlines()[0])
+    return found
+
+
+def test_states_that_can_be_chosen_are_those_of_the_machine(run: Run) -> None:
+    flat = run("effects", "list", "--help").stdout
+    assert all(state.value in flat for state in State)
+    assert os.environ["COUNTERFOIL_STATE_DIR"]
