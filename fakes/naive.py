@@ -33,7 +33,13 @@ def _client() -> stripe.StripeClient:
     return stripe.StripeClient("sk_test_naive", base_addresses={"api": os.environ["NAIVE_STRIPE_API_BASE"]})
 
 
-@app.task(autoretry_for=(Exception,), dont_autoretry_for=(stripe.CardError,), retry_backoff=1, max_retries=5)
+@app.task(
+    name="naive.charge",
+    autoretry_for=(Exception,),
+    dont_autoretry_for=(stripe.CardError,),
+    retry_backoff=1,
+    max_retries=5,
+)
 def charge(order: str, amount: int, card: str, to: str) -> None:
     """Charge, then mail the receipt. The SDK makes up a new idempotency key for every call."""
     _client().v1.payment_intents.create(

@@ -51,6 +51,7 @@ def demo(
     started = time.monotonic()
     with ExitStack() as stack:
         state = _state(stack, keep=keep)
+        show.keep_log(state / "programs.log")
         play = run_naive if naive else run
         score = play(state, charges, random.Random(chosen), show, SECONDS_MAX)  # noqa: S311 - a seed to repeat, no secret
     score.seed = chosen

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -27,9 +27,10 @@ class Show:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._talk = Console(stderr=True, highlight=False)
-        self._out = Console(highlight=False)
+        self._talk = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._out = Console(highlight=False, soft_wrap=True)
         self._start = time.monotonic()
+        self._file: TextIO | None = None
 
     def say(self, line: str) -> None:
         """A line of the story."""
@@ -40,7 +41,13 @@ class Show:
         self._talk.print(f"[dim]{time.monotonic() - self._start:5.1f}s[/]  [bold red]✗[/] {line}")
 
     def log(self, name: str, line: str) -> None:
-        """Lines of the programs are kept out of the picture; a crash shows in the score."""
+        """Lines of the programs go to a file beside the ledgers, for `--keep`; a crash shows in the score."""
+        if self._file is not None:
+            self._file.write(f"{name} | {line}\n")
+
+    def keep_log(self, file: Path) -> None:
+        """From here on, keep what the programs print."""
+        self._file = file.open("a", buffering=1, encoding="utf-8")
 
     @contextmanager
     def live(self, stage: Stage, asked: Sequence[Asked]) -> Iterator[Picture]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from service import settings
 from service.cli.supervisor import Program, Supervisor
 from service.embedded.servers import Servers
 
@@ -75,6 +76,7 @@ class Stage:
             self.servers.start()
             self._fakes.start()
             os.environ.update(self.environment())
+            settings.load.cache_clear()  # this process asks the database, too
             self.prepare()
             self.programs = Supervisor(self.cast(), self._on_line)
             self.programs.start()
@@ -113,7 +115,8 @@ class Stage:
 
     def cast(self) -> list[Program]:
         """The programs under the storm."""
-        commands = {"api": ["api"], "relay": ["relay"], **{name: ["worker", "--name", name] for name in WORKERS}}
+        # The API comes last, so that everything else starts up while its probe is waited for.
+        commands = {"relay": ["relay"], **{name: ["worker", "-n", f"{name}@%h"] for name in WORKERS}, "api": ["api"]}
         return [
             Program(name, [sys.executable, "-m", "service", *argv], ready=self._api_ready if name == "api" else None)
             for name, argv in commands.items()
