@@ -26,9 +26,12 @@ def _configure(**options: object) -> None:
 
 
 def _run_online(connection: Connection) -> None:
+    # Waiting for another upgrade to end is no reason to give up; waiting for a table's lock is.
+    connection.execute(text("set lock_timeout = 0"))
+    connection.execute(text("set statement_timeout = 0"))
+    connection.execute(text(f"select pg_advisory_lock({_ADVISORY_LOCK})"))
     connection.execute(text(f"set lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}"))
     connection.execute(text(f"set statement_timeout = {STATEMENT_TIMEOUT_MILLISECONDS}"))
-    connection.execute(text(f"select pg_advisory_lock({_ADVISORY_LOCK})"))
     connection.commit()
     try:
         _configure(connection=connection)

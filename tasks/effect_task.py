@@ -223,6 +223,15 @@ class EffectTask(Task):  # type: ignore[type-arg]
         """Refused: an eager call would reach the provider without a record."""
         raise NotExactlyOnce(f"{self.name}.apply would run without a record; call apply_async, then result.get()")
 
+    def map(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: it would be one message for many effects, accepted nowhere."""
+        raise NotExactlyOnce(
+            f"{self.name}.map has no dedupe keys; call apply_many([{{'kwargs': …, 'dedupe_key': …}}, …])"
+        )
+
+    starmap = map  # noqa: A003 - Celery's names
+    chunks = map  # noqa: A003 - the same
+
     def retry(self, *_: Any, **__: Any) -> NoReturn:
         """Refused: a retry of Celery's is dropped when the broker is away."""
         raise NotExactlyOnce(f"{self.name} retries by itself, through the outbox; see `counterfoil outbox replay`")
@@ -232,6 +241,12 @@ class EffectTask(Task):  # type: ignore[type-arg]
         raise NotExactlyOnce(f"{self.name} cannot be replaced; accept another effect with a key of its own")
 
     # --- the worker's side -------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """A worker's way in. Raises NotExactlyOnce when a caller calls the task like a function."""
+        if self.request.called_directly:
+            raise NotExactlyOnce(f"{self.name}(…) would run without a record; call apply_async, then result.get()")
+        self.run(*args, **kwargs)
 
     def run(self, *args: Any, **kwargs: Any) -> None:
         """A message arrived: execute the effects it names. Whatever else it holds is dropped with one log line."""

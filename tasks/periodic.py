@@ -11,6 +11,7 @@ from service.store.database import statement
 from tasks.app import app
 
 WATCH_SECONDS = 60.0
+LATE_SECONDS = 900.0  # a provider that has refused for this long (a wrong key, an outage) is somebody's business
 
 log = structlog.get_logger(__name__)
 
@@ -23,6 +24,10 @@ def watch() -> None:
     late = now["oldest_unpublished_seconds"] or 0.0
     if late > 10 * settings.load().poll + 5:
         log.warning("outbox_late", oldest_seconds=round(late, 1), fresh=now["fresh"])
+    if now["unclaimed"]:
+        log.warning("effects_unclaimed", count=now["unclaimed"])
+    if (now["oldest_unsettled_seconds"] or 0.0) > LATE_SECONDS:
+        log.warning("effects_late", oldest_seconds=round(now["oldest_unsettled_seconds"], 1))
     if now["unknown"]:
         log.warning(
             "effects_unknown", count=now["unknown"], oldest_seconds=round(now["oldest_unknown_seconds"] or 0, 1)

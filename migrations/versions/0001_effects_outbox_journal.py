@@ -45,6 +45,8 @@ create table effects (
     not_before timestamptz,
     first_sent_at timestamptz,
     in_doubt boolean not null default false,
+    budget_from bigint not null default 0,
+    patience_from timestamptz,
     progress jsonb not null default '{}',
     policy text not null,
     provider text,
@@ -74,9 +76,9 @@ create table effects (
         (amount is null) = (currency is null) and amount between 1 and 99999999),
     constraint effects_currency check (currency in (CURRENCY_LIST)),
     constraint effects_charge_has_money check (kind <> 'charge' or amount is not null),
-    constraint effects_money_as_requested check (
+    constraint effects_money_as_requested check ((
         amount is null or request is null
-        or ((request ->> 'amount')::bigint = amount and request ->> 'currency' = currency))
+        or ((request ->> 'amount')::bigint = amount and request ->> 'currency' = currency)) is true)
 ) with (fillfactor = 70);
 
 create unique index effects_provider_ref on effects (provider, provider_ref) where provider_ref is not null;
@@ -92,6 +94,8 @@ comment on column effects.lease_until is 'until when the current attempt owns th
 comment on column effects.not_before is 'eta or backoff: a message that arrives earlier executes nothing';
 comment on column effects.first_sent_at is 'committed before the first byte goes out; never changes again';
 comment on column effects.in_doubt is 'may have been carried out';
+comment on column effects.budget_from is 'the attempt that the budget is counted from: 0, or the last rest or replay';
+comment on column effects.patience_from is 'when the age limit begins: NULL is first_sent_at, else the last rest or replay';
 comment on column effects.progress is 'recovery point';
 comment on column effects.policy is 'after an unknown outcome at a blind provider';
 comment on column effects.provider_ref is 'the provider''s own id';

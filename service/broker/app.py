@@ -6,16 +6,29 @@ import sys
 from typing import Any
 
 from celery import Celery
+from celery.backends.base import DisabledBackend
 from celery.signals import setup_logging
 
 from service.broker.address import CONNECT_SECONDS, SOCKET_SECONDS, Address, read_address
 from service.broker.configuration import configuration
 from service.broker.connection import BrokerConnection
+from service.core.errors import NotExactlyOnce
 from service.settings import Settings
 from service.telemetry import logs
 
 WORKER_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 """What the consumer does anyway, for whoever reads the process list."""
+
+
+class NoBackend(DisabledBackend):
+    """Says what to do instead where Celery would say that a backend is missing."""
+
+    def ensure_chords_allowed(self) -> None:
+        """Refused: Raises NotExactlyOnce naming the alternative."""
+        raise NotExactlyOnce(
+            "a chord counts messages, and messages get lost and doubled: accept the effects in one transaction and "
+            "the next one when all of them have succeeded"
+        )
 
 
 class App(Celery):
@@ -25,6 +38,10 @@ class App(Celery):
     """
 
     settings: Settings
+
+    def _get_backend(self) -> NoBackend:
+        """Outcomes are read from Postgres; a result backend would be a second truth."""
+        return NoBackend(app=self)
 
     def address(self) -> Address:
         """Where the broker is now. Raises SettingsError naming the fix."""

@@ -16,6 +16,9 @@ import typer
 
 FORK_PROCESSES = 4  # a prefork child performs `slots` effects at a time as well: processes are for isolation
 
+# Celery warns root at length because of pickle, which no message of ours may hold.
+_QUIET = ("-W", "ignore:You're running the worker with superuser")
+
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 CONTEXTS: dict[str, dict[str, Any]] = {"api": {}, "relay": {}, "worker": _PASS_ON, "beat": _PASS_ON}
 EXAMPLES = {
@@ -113,7 +116,7 @@ def _become(arguments: Sequence[str]) -> None:
     found.broker()
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "celery", "-A", "tasks", "--quiet", *arguments])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, *_QUIET, "-m", "celery", "-A", "tasks", "--quiet", *arguments])  # noqa: S606
 
 
 PROGRAMS: dict[str, Callable[..., None]] = {"api": api, "relay": relay, "worker": worker, "beat": beat}

@@ -61,6 +61,8 @@ class Attempt:
 
     `prior` is the state before the claim (a lost lease reads as `unknown`). `in_doubt`: an earlier attempt may have
     been carried out. `sent_age_seconds`: database time since the first byte may have gone out, 0 on a first send.
+    `tries` and `waited_seconds` are what the budget and the age limit count: since acceptance, the last rest with the
+    provider, or a person's replay.
     """
 
     id: str
@@ -70,7 +72,8 @@ class Attempt:
     prior: State
     in_doubt: bool
     sent_age_seconds: float
-    age_seconds: float
+    tries: int
+    waited_seconds: float
     request: Mapping[str, Any]
     progress: Mapping[str, Any]
     policy: Policy

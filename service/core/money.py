@@ -53,7 +53,7 @@ def currencies() -> frozenset[str]:
 
 @cache
 def exponent(currency: str) -> int:
-    """Decimal places between the unit and its minor unit, by ISO-4217 (never CLDR, which differs for 13 live currencies)."""
+    """Decimal places between the unit and its minor unit, by ISO-4217 (never CLDR, which differs for 13)."""
     return int(Currency(currency.upper()).exponent or 0)
 
 

@@ -143,8 +143,9 @@ class Executor:
             return bool(self._write([item]))
         except SchemaRefused as error:
             done = item[0]
-            log.exception("settlement_refused", state=done.state.value)
+            # Only the first line: Postgres goes on with the failing row, which holds the request.
             reason = str(error.orig).partition("\n")[0][:200]
+            log.error("settlement_refused", state=done.state.value, reason=reason)  # noqa: TRY400
             parked = Settlement(
                 id=done.id,
                 attempt=done.attempt,

@@ -31,9 +31,9 @@ def settlement(
     done = _settlement(attempt, outcome, provider, guarantee, random)
     if done.after_seconds is None or isinstance(outcome, Awaiting):
         return done
-    if attempt.number >= limits.budget:
+    if attempt.tries >= limits.budget:
         return _park(attempt, outcome, "attempt_budget", in_doubt=done.in_doubt)
-    if attempt.sent_age_seconds + done.after_seconds > limits.age_limit:
+    if attempt.waited_seconds + done.after_seconds > limits.age_limit:
         return _park(attempt, outcome, "age_limit", in_doubt=done.in_doubt)
     return done
 

@@ -23,8 +23,10 @@ _DUE = """
     id = any(cast(:ids as uuid[])) and (not_before is null or not_before <= now())
     and (state in ('pending', 'unknown', 'awaiting') or (state = 'executing' and lease_until < now()))
 """
+# An effect that awaits the provider's answer is only asked after: that spends nothing.
 _SPENT = """
-    (attempt >= :budget or first_sent_at < now() - make_interval(secs => :age_limit))
+    (state <> 'awaiting' and (attempt - budget_from >= :budget
+     or coalesce(patience_from, first_sent_at) < now() - make_interval(secs => :age_limit)))
 """
 
 _CLAIM = text(f"""
@@ -46,7 +48,8 @@ with due as (
 )
 select cast(id as text) as id, tenant, kind, attempt, prior, in_doubt, request, progress, policy, dedupe_key, context,
        extract(epoch from clock_timestamp() - first_sent_at)::float8 as sent_age,
-       extract(epoch from clock_timestamp() - created_at)::float8 as age
+       extract(epoch from clock_timestamp() - coalesce(patience_from, first_sent_at))::float8 as waited,
+       attempt - budget_from as tries
 from claimed
 """)
 
@@ -56,10 +59,10 @@ with spent as (
     select id, state from effects where {_DUE} and {_SPENT} order by id for update
 ), parked as (
     update effects e set state = 'parked', lease_until = null, in_doubt = e.in_doubt or s.state = 'executing'
-    from spent s where e.id = s.id returning e.id, e.attempt
+    from spent s where e.id = s.id returning e.id, e.attempt, e.attempt - e.budget_from as tries
 ), held as (
     update outbox o set road = 'parked', parked_at = now(),
-        parked_reason = case when p.attempt >= :budget then 'attempt_budget' else 'age_limit' end
+        parked_reason = case when p.tries >= :budget then 'attempt_budget' else 'age_limit' end
     from parked p where o.effect_id = p.id returning o.effect_id, o.parked_reason, p.attempt
 ), facts as (
     insert into journal (effect_id, fact, attempt, actor, evidence)
@@ -92,6 +95,9 @@ with input as materialized (
         state = i.state, in_doubt = i.in_doubt, outcome = coalesce(i.outcome, e.outcome), lease_until = null,
         provider = coalesce(i.provider, e.provider), provider_ref = coalesce(i.provider_ref, e.provider_ref),
         not_before = now() + make_interval(secs => i.after_seconds),
+        -- At rest with the provider: what was spent until now does not count against what may come after.
+        budget_from = case when i.state = 'awaiting' then e.attempt else e.budget_from end,
+        patience_from = case when i.state = 'awaiting' then now() else e.patience_from end,
         settled_at = case when i.state in ('succeeded', 'failed') then now() end
     -- The same attempt may still answer after its lease was declared lost, as long as nobody has claimed since:
     -- a late own answer is evidence and moves `unknown` or `parked` forward, never back.
@@ -195,7 +201,8 @@ def _attempt(row: Any) -> Attempt:
         prior=State.UNKNOWN if lost else State(row.prior),
         in_doubt=row.in_doubt,
         sent_age_seconds=row.sent_age,
-        age_seconds=row.age,
+        tries=row.tries,
+        waited_seconds=row.waited,
         request=row.request,
         progress=row.progress,
         policy=Policy(row.policy),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from service import settings
@@ -25,7 +25,7 @@ CONNECT_TIMEOUT_SECONDS = 5
 Caller = Session | Connection
 """Whose transaction an accept joins."""
 
-SchemaRefused = IntegrityError
+SchemaRefused = (IntegrityError, DataError)
 """A constraint or trigger of the schema said no: a contradiction, never an outage."""
 
 UNREACHABLE = (OperationalError, InterfaceError)

@@ -73,7 +73,12 @@ select coalesce(sum((road = 'fresh')::int), 0) as fresh, coalesce(sum((road = 'l
            as oldest_unpublished_seconds,
        extract(epoch from now() - min(first_sent_at) filter (where state = 'unknown'))::float8
            as oldest_unknown_seconds,
-       extract(epoch from now() - min(parked_at))::float8 as oldest_parked_seconds
+       extract(epoch from now() - min(parked_at))::float8 as oldest_parked_seconds,
+       -- Delivered again and again and never claimed: nobody serves the lane.
+       coalesce(sum((deliveries >= 3 and attempt = 0 and road <> 'parked')::int), 0) as unclaimed,
+       -- Tried, and still neither settled nor waiting for a person or the provider.
+       extract(epoch from now() - min(first_sent_at) filter (where road <> 'parked' and state <> 'awaiting'))::float8
+           as oldest_unsettled_seconds
 from (select * from outbox order by effect_id limit :cap) o join effects e on e.id = o.effect_id
 """)
 
@@ -153,7 +158,8 @@ with chosen as (
       and not (e.state = 'executing' and e.lease_until >= now())
     order by o.effect_id for update of o, e
 ), revived as (
-    update effects e set state = case when e.state = 'parked' then 'pending' else e.state end, not_before = null
+    update effects e set state = case when e.state = 'parked' then 'pending' else e.state end, not_before = null,
+        budget_from = e.attempt, patience_from = now()
     from chosen c where e.id = c.effect_id returning e.id, e.attempt, c.state as was
 ), due as (
     update outbox o set road = 'later', available_at = now(), parked_at = null, parked_reason = null

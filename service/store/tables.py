@@ -46,6 +46,18 @@ effects = Table(
     Column("not_before", _TIME, comment="eta or backoff: a message that arrives earlier executes nothing"),
     Column("first_sent_at", _TIME, comment="committed before the first byte goes out; never changes again"),
     Column("in_doubt", Boolean, nullable=False, server_default=text("false"), comment="may have been carried out"),
+    Column(
+        "budget_from",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="the attempt that the budget is counted from: 0, or the last rest or replay",
+    ),
+    Column(
+        "patience_from",
+        _TIME,
+        comment="when the age limit begins: NULL is first_sent_at, else the last rest or replay",
+    ),
     Column("progress", JSONB, nullable=False, server_default=_EMPTY, comment="recovery point"),
     Column("policy", Text, nullable=False, comment="after an unknown outcome at a blind provider"),
     Column("provider", Text),

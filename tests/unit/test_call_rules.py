@@ -8,7 +8,7 @@ import pytest
 from celery import chain, chord
 
 from service.core.effect import Policy
-from service.core.errors import CounterfoilError, NotExactlyOnce, ValidationError
+from service.core.errors import NotExactlyOnce, ValidationError
 from tasks import charge, email
 from tasks.effect_task import ORDERS_MAX
 
@@ -64,8 +64,7 @@ def test_a_chain_that_begins_with_an_effect_is_refused():
 
 def test_a_chord_of_effects_is_refused():
     header = [charge.si(**PAY).set(dedupe_key=f"{KEY}:{i}") for i in range(2)]
-    # Celery itself refuses: there is no result backend that could count the header.
-    with pytest.raises((CounterfoilError, NotImplementedError)):
+    with pytest.raises(NotExactlyOnce, match="chord"):
         chord(header, email.si(**MAIL).set(dedupe_key=KEY)).apply_async()
 
 
@@ -170,3 +169,14 @@ def test_a_bulk_has_a_limit_and_names_no_effect_of_its_own():
     with pytest.raises(ValidationError, match="dedupe_key"):
         charge.apply_many([{"kwargs": PAY}])
     assert charge.apply_many([]) == []
+
+
+def test_calling_an_effect_like_a_function_is_refused():
+    with pytest.raises(NotExactlyOnce, match="apply_async"):
+        charge(**PAY)
+
+
+@pytest.mark.parametrize("way", ["map", "starmap", "chunks"])
+def test_ways_that_accept_nothing_are_refused(way):
+    with pytest.raises(NotExactlyOnce, match="apply_many"):
+        getattr(charge, way)([1, 2], 2)

@@ -32,7 +32,8 @@ ATTEMPT = Attempt(
     prior=State.PENDING,
     in_doubt=False,
     sent_age_seconds=0.0,
-    age_seconds=0.0,
+    tries=1,
+    waited_seconds=0.0,
     request={},
     progress={},
     policy=Policy.AT_MOST_ONCE,
@@ -83,7 +84,9 @@ def test_the_list_above_holds_each_kind_of_outcome():
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("in_doubt", [False, True])
 def test_an_own_answer_settles_whatever_was_before(prior, in_doubt):
-    attempt = replace(ATTEMPT, prior=prior, in_doubt=in_doubt, number=99, sent_age_seconds=1e9)
+    attempt = replace(
+        ATTEMPT, prior=prior, in_doubt=in_doubt, number=99, tries=99, sent_age_seconds=1e9, waited_seconds=1e9
+    )
     done = settle(attempt, OUTCOMES[0])
     assert (done.state, done.fact, done.in_doubt) == (State.SUCCEEDED, "succeeded", False)
     assert (done.provider, done.provider_ref, done.outcome) == ("stripe", "pi_1", {"charge": "ch_1"})
@@ -119,7 +122,7 @@ def test_an_accepted_answer_is_asked_after_again_when_the_provider_says():
     assert (done.state, done.after_seconds, done.provider_ref) == (State.AWAITING, 60.0, "pi_1")
 
 
-@pytest.mark.parametrize("attempt", [replace(ATTEMPT, number=500), replace(ATTEMPT, sent_age_seconds=1e7)])
+@pytest.mark.parametrize("attempt", [replace(ATTEMPT, tries=500), replace(ATTEMPT, waited_seconds=1e7)])
 def test_awaiting_is_not_parked_by_budget_or_age_at_settlement_because_the_provider_has_it(attempt):
     assert settle(attempt, OUTCOMES[2]).state is State.AWAITING
 
@@ -157,7 +160,7 @@ def test_a_contradiction_is_for_a_person_with_its_evidence():
 
 @pytest.mark.parametrize("outcome", [Deferred("refused"), Unknown("timeout")])
 @pytest.mark.parametrize(
-    ("number", "sent_age", "reason"),
+    ("tries", "waited", "reason"),
     [
         (4, 0.0, None),
         (5, 0.0, "attempt_budget"),
@@ -166,8 +169,8 @@ def test_a_contradiction_is_for_a_person_with_its_evidence():
         (1, 3600.0, "age_limit"),
     ],
 )
-def test_the_last_attempt_and_the_last_hour_park(outcome, number, sent_age, reason):
-    done = settle(replace(ATTEMPT, number=number, sent_age_seconds=sent_age), outcome, draw=0.01)
+def test_the_last_attempt_and_the_last_hour_park(outcome, tries, waited, reason):
+    done = settle(replace(ATTEMPT, tries=tries, waited_seconds=waited), outcome, draw=0.01)
     assert done.parked_reason == reason
     assert (done.state is State.PARKED) is (reason is not None)
     if reason:
@@ -176,5 +179,5 @@ def test_the_last_attempt_and_the_last_hour_park(outcome, number, sent_age, reas
 
 def test_parking_a_front_answer_keeps_the_doubt_as_it_was():
     for in_doubt in (False, True):
-        done = settle(replace(ATTEMPT, number=5, in_doubt=in_doubt), Deferred("refused"))
+        done = settle(replace(ATTEMPT, tries=5, in_doubt=in_doubt), Deferred("refused"))
         assert (done.state, done.in_doubt) == (State.PARKED, in_doubt)
