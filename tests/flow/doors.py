@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -238,16 +239,35 @@ def _listening(lines: list[str]) -> str:
     return ""
 
 
-def command(
-    *arguments: str, settings: Mapping[str, str] | None = None, stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """Run `counterfoil` to its end without a terminal."""
-    return subprocess.run(
-        [sys.executable, "-m", "service", *arguments],
-        env=environment(**(settings or {})),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+class Shell:
+    """Runs `counterfoil` to its end, each time in a process of its own, without a terminal."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = [folder / name for name in ("stdin", "stdout", "stderr")]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.flow.preloaded"],
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self, *arguments: str, settings: Mapping[str, str] | None = None, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        for file, content in zip(self._files, (stdin, "", ""), strict=True):
+            file.write_text(content)
+        job = {"arguments": arguments, "env": environment(**(settings or {})), "files": [str(f) for f in self._files]}
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        code = int(self._process.stdout.readline())
+        return subprocess.CompletedProcess(arguments, code, self._files[1].read_text(), self._files[2].read_text())
+
+    def close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                pipe.close()
+        self._process.wait(PATIENCE_SECONDS)
