@@ -11,11 +11,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import dict_row
@@ -26,8 +26,9 @@ from tests.flow.oracle import FINAL, Oracle
 from tests.flow.waiting import until
 from tests.flow.wires import Wire
 
-TIMES = {"PROVIDER_DEADLINE": "1", "LEASE": "3", "REDELIVERY": "3.5", "POLL": "0.2"}
+TIMES = {"PROVIDER_DEADLINE": "0.6", "LEASE": "3", "REDELIVERY": "3.5", "POLL": "0.2"}
 LOG_SHOWN_CHARACTERS = 6_000
+T = TypeVar("T")
 _keys = count(1)
 
 
@@ -36,6 +37,7 @@ class Program:
 
     def __init__(self, name: str, argv: Sequence[str], env: dict[str, str], log: Path, nursery: Nursery | None) -> None:
         self.name = name
+        self.expected_to_run = not name.startswith("caller")
         self._log = log
         self._nursery = nursery
         self._child: subprocess.Popen[bytes] | None = None
@@ -58,6 +60,7 @@ class Program:
         return self._nursery.exit_code(self.pid)
 
     def signal(self, number: signal.Signals) -> None:
+        self.expected_to_run = self.expected_to_run and number not in (signal.SIGKILL, signal.SIGTERM)
         if self.code is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
@@ -143,7 +146,9 @@ class System:
     def relay(self, **more: str) -> Program:
         return self.start("relay", ["service", "relay"], **more)
 
-    def worker(self, pool: str = "threads", *, concurrency: int = 4, lanes: str = "charge,email", **more: str) -> Program:
+    def worker(
+        self, pool: str = "threads", *, concurrency: int = 4, lanes: str = "charge,email", **more: str
+    ) -> Program:
         """What `counterfoil worker` becomes. gevent must patch before anything is imported: a cold start."""
         flags = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--concurrency", str(concurrency)]
         argv = ["celery", "-A", "tasks", "--quiet", "worker", "--pool", pool, *flags, "-Q", lanes]
@@ -151,7 +156,7 @@ class System:
 
     def ready(self, worker: Program) -> Program:
         """Wait until the worker takes messages."""
-        until(lambda: "ready." in worker.text(), f"{worker.name} is ready")
+        self.until(lambda: "ready." in worker.text(), f"{worker.name} is ready")
         return worker
 
     def close(self) -> None:
@@ -166,7 +171,9 @@ class System:
 
     # --- callers -----------------------------------------------------------------------------------------------
 
-    def charge(self, *, card: str = "pm_card_visa", receipt: str | None = None, amount: int = 4200, **options: Any) -> str:
+    def charge(
+        self, *, card: str = "pm_card_visa", receipt: str | None = None, amount: int = 4200, **options: Any
+    ) -> str:
         """Accept one charge in a transaction of its own; its effect id."""
         return self.charges(1, card=card, receipt=receipt, amount=amount, **options)[0]
 
@@ -220,10 +227,21 @@ class System:
 
     # --- waiting -----------------------------------------------------------------------------------------------
 
+    def until(self, condition: Callable[[], T], what: str, seconds: float = 30) -> T:
+        """Wait, and do not wait for what can no longer come: a program that died by itself fails the test at once."""
+
+        def look() -> T:
+            if not (found := condition()):
+                dead = [p for p in self.programs if p.expected_to_run and p.code is not None]
+                assert not dead, f"waiting until {what}: {dead[0].name} ended by itself with {dead[0].code}"
+            return found
+
+        return until(look, what, seconds)
+
     def reaches(self, effect_id: str, *states: str, seconds: float = 30) -> str:
         """Wait until the effect is in one of the states."""
         wanted = " or ".join(states)
-        until(lambda: self.state(effect_id) in states, f"{effect_id} is {wanted}", seconds)
+        self.until(lambda: self.state(effect_id) in states, f"{effect_id} is {wanted}", seconds)
         return self.state(effect_id)
 
     def settles(self, *effect_ids: str, seconds: float = 30) -> None:
@@ -235,7 +253,7 @@ class System:
                 list(FINAL), list(effect_ids), list(effect_ids),
             )  # fmt: skip
 
-        until(lambda: not open_ones(), f"{effect_ids} are settled", seconds)
+        self.until(lambda: not open_ones(), f"{effect_ids} are settled", seconds)
 
     # --- reaching a window -------------------------------------------------------------------------------------
 
@@ -244,7 +262,7 @@ class System:
         """Stripe (or the mail service, for its routes) holds the next such request, before or after its effect."""
         fake = self.mail if route in ("emails", "before_accept", "after_accept") else self.stripe
         number = fake.fault("barrier", route=route, key=effect_id or None, when=when, times=times)
-        barrier = Barrier(fake, number)
+        barrier = Barrier(self, fake, number)
         try:
             yield barrier
         finally:
@@ -263,7 +281,8 @@ class System:
 class Barrier:
     """A request that a fake holds."""
 
-    def __init__(self, fake: FakeServer, number: int) -> None:
+    def __init__(self, system: System, fake: FakeServer, number: int) -> None:
+        self._system = system
         self._fake = fake
         self._number = number
 
@@ -272,7 +291,7 @@ class Barrier:
         return any(f["id"] == self._number and f["holding"] >= requests for f in faults)
 
     def reached(self, requests: int = 1) -> None:
-        until(lambda: self.holds(requests), "the provider holds the request")
+        self._system.until(lambda: self.holds(requests), "the provider holds the request")
 
     def release(self) -> None:
         with suppress(OSError):  # the fake may have been killed meanwhile
@@ -296,7 +315,7 @@ class Lock:
         )
 
     def reached(self) -> None:
-        until(self.waiters, "a statement waits for the locked row")
+        self._system.until(self.waiters, "a statement waits for the locked row")
 
     def forget_waiters(self) -> None:
         """The statement of a process that is dead must not be carried out after all, when the row is free again."""
