@@ -1,7 +1,7 @@
 """`counterfoil api | relay | worker | beat`: one program each, in the foreground, until a stop signal; then exit 0.
 
-Worker and beat become Celery itself (exec): its flags mean what its manual says, and a pool that must patch the
-process before anything is imported (gevent) can.
+The worker becomes Celery itself (exec): its flags mean what its manual says, and a pool that must patch the process
+before anything is imported (gevent) can.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Annotated, Any
 
 import typer
 
+BEAT_SECONDS = 1.0  # between looks at the schedule, and so the longest a stop signal waits
 FORK_PROCESSES = 4  # a prefork child performs `slots` effects at a time as well: processes are for isolation
 
 # Celery warns root at length because of pickle, which no message of ours may hold.
 _QUIET = ("-W", "ignore:You're running the worker with superuser")
 
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
-CONTEXTS: dict[str, dict[str, Any]] = {"api": {}, "relay": {}, "worker": _PASS_ON, "beat": _PASS_ON}
+CONTEXTS: dict[str, dict[str, Any]] = {"api": {}, "relay": {}, "worker": _PASS_ON, "beat": {}}
 EXAMPLES = {
     "api": (
         "counterfoil api",
@@ -37,7 +38,7 @@ EXAMPLES = {
         "counterfoil worker --pool prefork --concurrency 4 --queues charge",
         "counterfoil worker --queues email,periodic --max-tasks-per-child 10000",
     ),
-    "beat": ("counterfoil beat", "counterfoil beat --max-interval 30", "celery -A tasks beat  (the same, by hand)"),
+    "beat": ("counterfoil beat", "COUNTERFOIL_STATE_DIR=/var/lib/counterfoil counterfoil beat"),
 }
 
 
@@ -98,13 +99,26 @@ def worker(
     _become(["worker", *WORKER_FLAGS, "--pool", pool, "--concurrency", str(many), "--queues", served, *context.args])
 
 
-def beat(context: typer.Context) -> None:
-    """Ask for the periodic tasks. Running two is harmless. Further options are Celery's own and passed on to it."""
+def beat() -> None:
+    """Ask for the periodic tasks. Running two is harmless, running none only makes the logs quieter."""
     from service import settings
 
-    folder = settings.load().state_dir
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _become(["beat", "--schedule", str(folder / "beat-schedule"), "--pidfile", "", *context.args])
+    found = settings.load()
+    found.database()
+    found.broker()
+    from service.telemetry import logs
+    from tasks import app
+
+    logs.configure(found, process="beat")
+    found.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Not `celery beat`: its signal handler writes the schedule in the middle of whatever is going on, and has been
+    # seen to hang, or to end with a traceback, when the signal comes early. This one only asks the loop to end.
+    clock = app.Beat().Service(
+        app=app, max_interval=BEAT_SECONDS, schedule_filename=str(found.state_dir / "beat-schedule")
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: clock.stop())
+    clock.start()
 
 
 def _become(arguments: Sequence[str]) -> None:

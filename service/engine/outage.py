@@ -32,7 +32,7 @@ def patiently(work: Callable[[], T], *, what: str, enough: Callable[[], bool], s
     """
 
     def note(state: RetryCallState) -> None:
-        _went_away(what, state)
+        went_away(what, state.outcome.exception() if state.outcome else None)
 
     def pause(seconds: float) -> None:
         sleep(seconds)
@@ -50,12 +50,12 @@ def patiently(work: Callable[[], T], *, what: str, enough: Callable[[], bool], s
     return answer
 
 
-def _went_away(what: str, state: RetryCallState) -> None:
+def went_away(what: str, error: BaseException | None) -> None:
+    """Say so, once until it is back."""
     with _lock:
         if what in _away_since:
             return
         _away_since[what] = monotonic()
-    error = state.outcome.exception() if state.outcome else None
     log.warning("outage", dependency=what, error=str(error))
 
 

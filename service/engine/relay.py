@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from time import monotonic
 from typing import Protocol
 
 import psycopg
@@ -18,16 +19,21 @@ import structlog
 
 from service.broker.messages import Message
 from service.core.errors import DependencyUnavailable
-from service.engine.outage import patiently
+from service.engine.outage import patiently, went_away
 from service.settings import Settings
 from service.store import bell, outbox
-from service.store.database import statement, transaction
+from service.store.database import statement
 
 BATCH_MAX = 500  # rows taken at once: one commit and one pipelined publish carry them
 MESSAGE_EFFECTS_MAX = 32  # effects in one message: what makes Celery cheap, small enough to spread over workers
 # A busy relay lets rows gather for this long; it more than doubles throughput and costs a quiet system nothing.
 GATHER_SECONDS = 0.01
+QUIET_SECONDS = 0.05  # only a relay that has heard nothing for this long asks when the next row comes due
+COUNT_SECONDS = 0.25  # how old the count of rows in flight may be
+AGAIN_SECONDS = 0.1  # between a lost connection and the next look: a restart takes longer, a cut wire does not
 PUT_BACK_SECONDS = 1.0  # rows whose publishing failed come due again; the relay itself waits for the broker first
+
+_POSTGRES = "Postgres"
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +50,7 @@ class Publisher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one `run_once` did. `full`: the window had no room, the backlog waits in Postgres."""
+    """What one `run_once` did. `full`: there may be more at once, or the window has no room for it."""
 
     taken: int = 0
     messages: int = 0
@@ -60,6 +66,9 @@ class Relay:
         self._settings = settings
         self._actor = actor
         self._stopping = threading.Event()
+        self._room = 0
+        self._counted_at = 0.0
+        self._took_at = 0.0
 
     def stop(self) -> None:
         """Finish the batch at hand, then leave `run`."""
@@ -77,11 +86,15 @@ class Relay:
         """Relay until `stop()`; outages of the broker or the database are waited out."""
         while not self._stopping.is_set():
             try:
-                patiently(self._relay, what="Postgres", enough=self._stopping.is_set, sleep=self._stopping.wait)
-            except DependencyUnavailable:
-                break  # told to stop in the middle of an outage
+                # A whole round proves that Postgres is there; only then is the outage over, and the next one news.
+                patiently(self._round, what=_POSTGRES, enough=self._stopping.is_set, sleep=self._stopping.wait)
+                self._relay()
+            except DependencyUnavailable as error:
+                went_away(_POSTGRES, error)
+                self._stopping.wait(AGAIN_SECONDS)
 
     def _relay(self) -> None:
+        """Raises DependencyUnavailable when Postgres goes away."""
         with _hearing() as listener:
             while not self._stopping.is_set():
                 done = self._round()
@@ -103,23 +116,33 @@ class Relay:
         return self._settings.poll if due is None else min(max(due, 0.0), self._settings.poll)
 
     def _take(self) -> tuple[list[outbox.Due], list[str], bool]:
-        with transaction() as connection:
-            room = self._settings.window - outbox.in_flight(connection)
-            if room <= 0:
-                return [], [], True
-            due = outbox.take(connection, min(BATCH_MAX, room), self._settings.redelivery)
+        batch = min(BATCH_MAX, self._room_left())
+        if batch <= 0:
+            return [], [], True
+        with statement() as connection:
+            due = outbox.take(connection, batch, self._settings.redelivery)
             again = [row.effect_id for row in due if row.again]
             lost = outbox.lease_out(connection, again, actor=self._actor) if again else []
+        self._took_at = monotonic()
+        self._room -= len(due)
         if lost:
             log.warning("leases_lost", count=len(lost))
-        return due, lost, False
+        return due, lost, len(due) == batch
+
+    def _room_left(self) -> int:
+        """What the window still takes. Counted now and then; several relays may overshoot it by a batch each."""
+        if self._room <= 0 or monotonic() > self._counted_at + COUNT_SECONDS:
+            with statement() as connection:
+                self._room = self._settings.window - outbox.in_flight(connection)
+            self._counted_at = monotonic()
+        return self._room
 
     def _publish(self, messages: Sequence[Message]) -> None:
         try:
             self._publisher.publish(messages)
         except DependencyUnavailable as error:
             ids = [effect_id for message in messages for effect_id in message.effect_ids]
-            with transaction() as connection:
+            with statement() as connection:
                 outbox.put_back(connection, ids, after=PUT_BACK_SECONDS, error=str(error))
             raise BrokerAway(str(error)) from error
 

@@ -37,13 +37,15 @@ class Bell:
 
     def __init__(self) -> None:
         self._wanted = threading.Event()
+        self._again = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
         self._thread.start()
         atexit.register(self.close)
 
-    def ring(self) -> None:
-        """Ask for a ring soon."""
+    def ring(self, *, early: bool = False) -> None:
+        """Ask for a ring soon, and for another one after it if `early`."""
+        self._again = self._again or early
         self._wanted.set()
 
     def close(self) -> None:
@@ -58,6 +60,9 @@ class Bell:
             self._wanted.clear()
             self._say()
             self._stopping.wait(GAP_SECONDS)
+            if self._again:
+                self._again = False
+                self._wanted.set()
         if self._wanted.is_set():
             self._say()
 
@@ -75,15 +80,15 @@ def _bell_of(pid: int) -> Bell:  # noqa: ARG001 - the pid is the key: a forked c
     return Bell()
 
 
-def ring() -> None:
-    """Wake a relay soon."""
-    _bell_of(os.getpid()).ring()
+def ring(*, early: bool = False) -> None:
+    """Wake a relay soon; `early`: the commit is only about to happen, so ring a second time a moment later."""
+    _bell_of(os.getpid()).ring(early=early)
 
 
 def ring_after_commit(caller: Caller) -> None:
     """Ring once when the caller's transaction has committed; a rolled-back one rings nobody."""
     _asked.add(caller)
-    # Core has no event after the commit, only right before: the relay's next look finds what this ring missed.
+    # Core has no event after the commit, only right before: the bell then rings twice.
     moment = "after_commit" if isinstance(caller, Session) else "commit"
     # One listener for the life of a session, however many effects it accepts: SQLAlchemy never lets go of a `once` one.
     if not event.contains(caller, moment, _committed):
@@ -97,7 +102,7 @@ def _committed(caller: Caller) -> None:
         return
     if caller in _asked:
         _asked.discard(caller)
-        ring()
+        ring(early=not isinstance(caller, Session))
 
 
 def _rolled_back(caller: Caller) -> None:
@@ -113,7 +118,8 @@ def listening() -> Iterator[Listener]:
         try:
             yield Listener(raw)
         finally:
-            connection.detach()
+            # Not back to the pool, where it would go on hearing; and no farewell to a server that may be gone.
+            connection.invalidate()
 
 
 class Listener:
