@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
-BEAT_SECONDS = 1.0  # between looks at the schedule, and so the longest a stop signal waits
+BEAT_SECONDS = 1  # between looks at the schedule, and so the longest a stop signal waits
 FORK_PROCESSES = 4  # a prefork child performs `slots` effects at a time as well: processes are for isolation
 
 # Celery warns root at length because of pickle, which no message of ours may hold.
@@ -75,8 +76,7 @@ def relay() -> None:
     logs.configure(found, process="relay")
     with Publisher(app) as publisher:
         running = Relay(publisher, found, actor=actor())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: running.stop())
+        _on_stop(running.stop)
         running.run()
 
 
@@ -116,9 +116,14 @@ def beat() -> None:
     clock = app.Beat().Service(
         app=app, max_interval=BEAT_SECONDS, schedule_filename=str(found.state_dir / "beat-schedule")
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: clock.stop())
+    _on_stop(clock.stop)
     clock.start()
+
+
+def _on_stop(stop: Callable[[], object]) -> None:
+    """Call `stop` on SIGTERM and Ctrl-C: in a thread, since the handler may have interrupted a holder of its lock."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: threading.Thread(target=stop, daemon=True).start())
 
 
 def _become(arguments: Sequence[str]) -> None:

@@ -6,15 +6,23 @@ is its exit code. Only libraries are imported before the fork, and modules of ou
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sys
+from typing import NoReturn
 
-import celery.app.base  # noqa: F401
+import celery.app.amqp
+import celery.app.task  # noqa: F401
 import kombu.transport.redis  # noqa: F401
+import rich.table  # noqa: F401
 import stripe  # noqa: F401
+import typer.rich_utils  # noqa: F401
+import uvicorn  # noqa: F401
 
 import service.api.body
+import service.broker.app
+import service.broker.publish
 import service.cli.app
 import service.cli.checks
 import service.cli.supervisor
@@ -22,11 +30,12 @@ import service.engine.execute
 import service.engine.relay
 import service.engine.replay
 import service.store.effects
-import service.store.schema  # noqa: F401
+import service.store.schema
+import service.telemetry.logs  # noqa: F401
 from service.cli import main
 
 
-def _become(job: dict[str, object]) -> None:
+def _become(job: dict[str, object]) -> NoReturn:
     """The child: its own files, environment and arguments, then the command as any shell would run it."""
     files = job["files"]
     assert isinstance(files, list)
@@ -36,7 +45,16 @@ def _become(job: dict[str, object]) -> None:
     os.environ.clear()
     os.environ.update(job["env"])  # type: ignore[call-overload]
     sys.argv = ["counterfoil", *job["arguments"]]  # type: ignore[misc]
-    main()
+    code: object = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Taking a forked copy of all these libraries apart costs most of a second and proves nothing.
+    os._exit(code if isinstance(code, int) else 1)
 
 
 if __name__ == "__main__":
@@ -44,7 +62,6 @@ if __name__ == "__main__":
         child = os.fork()
         if not child:
             _become(json.loads(line))
-            sys.exit(0)
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
