@@ -6,6 +6,7 @@ What Celery offers beyond that either stays exactly-once or raises `NotExactlyOn
 from __future__ import annotations
 
 import os
+import re
 import socket
 import weakref
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,7 @@ _BOOKKEEPING = frozenset(
         "ignore_result",
     }
 )
+_TASK_ID = re.compile(r"[0-9A-Za-z-]{1,64}\Z")
 _FOLLOW_UP = (
     "{name} cannot carry {option}: a callback would run on a message, and messages get lost and doubled. "
     "Accept the next effect in the same transaction, or when you see this one succeeded"
@@ -255,7 +257,12 @@ class EffectTask(Task):  # type: ignore[type-arg]
         except ValidationError as error:
             log.warning("message_dropped", task=self.name, reason=str(error))
             return
-        _executor(os.getpid()).run(self.kind, ids)
+        _executor(os.getpid()).run(self.kind, ids, task_id=_printable_id(self.request.id))
+
+
+def _printable_id(task_id: object) -> str | None:
+    """The message's own id for log lines: it came from the broker, so it must look like an id."""
+    return task_id if isinstance(task_id, str) and _TASK_ID.match(task_id) else None
 
 
 def _lane(lane: object) -> str:

@@ -61,8 +61,11 @@ class Executor:
         self._settle = Combiner(self._settle_batch)
         self._record = Combiner(self._record_batch)
 
-    def run(self, kind: Kind, ids: Sequence[str]) -> Report:
-        """Execute each effect that is due and free; returns when all of them are settled or given up."""
+    def run(self, kind: Kind, ids: Sequence[str], *, task_id: str | None = None) -> Report:
+        """Execute each effect that is due and free; returns when all of them are settled or given up.
+
+        `task_id` names the message in log lines.
+        """
         running: list[Future[State | None]] = []
         for i in range(0, len(ids), self._slots):
             part = ids[i : i + self._slots]
@@ -73,7 +76,7 @@ class Executor:
                 claimed = self._claim(part)
             finally:
                 self._room.leave(len(part) - len(claimed))
-            running += [self._threads.submit(self._one, kind, attempt, claimed_at) for attempt in claimed]
+            running += [self._threads.submit(self._one, kind, attempt, claimed_at, task_id) for attempt in claimed]
         wait(running)
         ended = [future.result() for future in running]
         return Report(len(ids), len(running), {s.value: ended.count(s) for s in State if s in ended})
@@ -89,11 +92,17 @@ class Executor:
         until = monotonic() + CLAIM_PATIENCE_SECONDS
         return patiently(work, what="Postgres", enough=lambda: monotonic() > until, sleep=sleep)
 
-    def _one(self, kind: Kind, attempt: Attempt, claimed_at: float) -> State | None:
+    def _one(self, kind: Kind, attempt: Attempt, claimed_at: float, task_id: str | None) -> State | None:
         """One attempt, from its lease to its settlement; None when another attempt owned the effect by then."""
+        message = {"task_id": task_id} if task_id else {}
         try:
             with bound(
-                attempt.context, effect_id=attempt.id, kind=attempt.kind, attempt=attempt.number, tenant=attempt.tenant
+                attempt.context,
+                effect_id=attempt.id,
+                kind=attempt.kind,
+                attempt=attempt.number,
+                tenant=attempt.tenant,
+                **message,
             ):
                 return self._attempt(kind, attempt, claimed_at)
         finally:

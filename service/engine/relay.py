@@ -98,9 +98,12 @@ class Relay:
         with _hearing() as listener:
             while not self._stopping.is_set():
                 done = self._round()
-                if done.taken or done.full:
+                if done.taken:
+                    # Publishing has used up some of it.
+                    self._stopping.wait(max(0.0, self._took_at + GATHER_SECONDS - monotonic()))
+                elif done.full:
                     self._stopping.wait(GATHER_SECONDS)
-                elif not self._stopping.is_set():
+                elif not self._stopping.is_set() and not listener.wait(QUIET_SECONDS):
                     listener.wait(self._pause())
 
     def _round(self) -> Round:

@@ -154,7 +154,11 @@ def _true(books: Books) -> Iterator[str]:
             yield f"I5 {effect_id} is failed and the provider has it"
         if effect["attempt"] == 0 and there:
             yield f"I5 {effect_id} was never claimed and the provider has it"
-        if effect["state"] == "succeeded" and len(there) > 1 and not (effect["outcome"] or {}).get("possible_duplicate"):
+        if (
+            effect["state"] == "succeeded"
+            and len(there) > 1
+            and not (effect["outcome"] or {}).get("possible_duplicate")
+        ):
             yield f"I5 {effect_id} has {len(there)} copies and does not say so"
 
 

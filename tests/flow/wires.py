@@ -148,4 +148,6 @@ def task(name: str, **more: Any) -> dict[str, Any]:
 
 def body(*args: Any, **kwargs: Any) -> bytes:
     """The body of one."""
-    return json.dumps([list(args), kwargs, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]).encode()
+    return json.dumps(
+        [list(args), kwargs, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
+    ).encode()
