@@ -130,8 +130,11 @@ def _become(job: dict[str, Any]) -> None:
     random.seed()  # a forked copy of the generator's state would give all programs the same jitter
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [job["module"], *job["arguments"]]
-    # In front, so that `-m` finds what PYTHONPATH asks for, as a cold start would.
-    sys.path[:0] = [path for path in job["environment"].get("PYTHONPATH", "").split(os.pathsep) if path]
+    if extra := job["environment"].get("PYTHONPATH"):
+        # What a cold start would find and run before anything else (the negative controls).
+        sys.path[:0] = extra.split(os.pathsep)
+        sys.modules.pop("sitecustomize", None)
+        importlib.import_module("sitecustomize")
     runpy.run_module(job["module"], run_name="__main__", alter_sys=True)
 
 

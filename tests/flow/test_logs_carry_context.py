@@ -7,7 +7,14 @@ from tests.flow.system import System
 from tests.flow.test_main_job import _listens, _post
 
 # What callers put into a request, and what opens doors: none of it belongs in a line.
-_PRIVATE = ("ada.private@example.test", "pm_card_visa", "cus_private", "Order of a private matter", "sk_test_flow", "31337")
+_PRIVATE = (
+    "ada.private@example.test",
+    "pm_card_visa",
+    "cus_private",
+    "Order of a private matter",
+    "sk_test_flow",
+    "31337",
+)
 
 
 def test_the_request_id_of_the_caller_reaches_the_worker_s_lines(system: System) -> None:

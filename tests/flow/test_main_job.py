@@ -44,7 +44,9 @@ def test_the_http_api_leads_to_the_same_charge(system: System) -> None:
         ("pm_card_chargeDeclinedInsufficientFunds", "card_declined", "insufficient_funds"),
     ],
 )
-def test_a_decline_ends_failed_with_the_codes_of_stripe(system: System, card: str, code: str, decline_code: str) -> None:
+def test_a_decline_ends_failed_with_the_codes_of_stripe(
+    system: System, card: str, code: str, decline_code: str
+) -> None:
     system.relay()
     system.worker()
     effect_id = system.charge(card=card, receipt="declined@example.test")

@@ -27,7 +27,16 @@ _WRONG_BODIES = {
     "not_json": b"\x80\x04\x95 pickle " + _STRANGER.encode(),
     "callbacks": json.dumps([[], {"effect_ids": []}, {"callbacks": [{"task": "charge"}]}]).encode(),
 }
-_GARBAGE = [b"", b"garbage", b"\xff\x00\xfe", b"[]", b"null", b"{}", b'{"body": 1}', b'{"properties": {"delivery_tag": 7}}']
+_GARBAGE = [
+    b"",
+    b"garbage",
+    b"\xff\x00\xfe",
+    b"[]",
+    b"null",
+    b"{}",
+    b'{"body": 1}',
+    b'{"properties": {"delivery_tag": 7}}',
+]
 
 
 @on_both_brokers

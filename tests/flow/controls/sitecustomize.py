@@ -1,0 +1,92 @@
+"""Takes one guard out of a program started by a test (on its PYTHONPATH): the oracle must notice, or it proves nothing.
+
+`COUNTERFOIL_TEST_CONTROL` names the guard. A patch is applied when its module is imported; the product has no switch
+for any of this.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+
+def _random_key(module: ModuleType) -> None:
+    """I6: another idempotency key for each try."""
+    module.step_key = lambda effect_id, step: f"{effect_id}-{uuid.uuid4().hex}:{step}"  # type: ignore[attr-defined]
+
+
+def _no_fence(module: ModuleType) -> None:
+    """I9: whoever settles is believed, whichever attempt it was."""
+    guarded = str(module._SETTLE)
+    condition = guarded[guarded.index("from input i where e.id = i.id and e.attempt") : guarded.index("returning e.id")]
+    open_door = "from input i where e.id = i.id and e.settled_at is null\n    "
+    module._SETTLE = module.text(guarded.replace(condition, open_door))
+
+
+def _delete_on_publish(module: ModuleType) -> None:
+    """I7: an outbox row that is gone when it is published, as in most outboxes."""
+    take = module.take
+
+    def take_and_forget(connection: Any, batch: int, redelivery: float) -> Any:
+        due = take(connection, batch, redelivery)
+        ids = [row.effect_id for row in due]
+        connection.execute(module.text("delete from outbox where effect_id = any(cast(:ids as uuid[]))"), {"ids": ids})
+        return due
+
+    module.take = take_and_forget  # type: ignore[attr-defined]
+
+
+def _no_recovery_point(module: ModuleType) -> None:
+    """W11: forget the PaymentIntent, and with a new key for each try make another one."""
+    _random_key(module)
+    run = module._Charge.run
+
+    def run_afresh(self: Any) -> Any:
+        self._attempt.progress.clear()
+        return run(self)
+
+    module._Charge.run = run_afresh
+
+
+_CONTROLS: dict[str, tuple[str, Callable[[ModuleType], None]]] = {
+    "random_key": ("service.providers.charges", _random_key),
+    "no_fence": ("service.store.attempts", _no_fence),
+    "delete_on_publish": ("service.store.outbox", _delete_on_publish),
+    "no_recovery_point": ("service.providers.charges", _no_recovery_point),
+}
+
+
+class _Patching(importlib.abc.MetaPathFinder):
+    """Finds the one module like everybody else, and patches it once it has run."""
+
+    def __init__(self, name: str, patch: Callable[[ModuleType], None]) -> None:
+        self._name = name
+        self._patch = patch
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != self._name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        assert spec
+        assert spec.loader
+        execute = spec.loader.exec_module
+
+        def patched(module: ModuleType) -> None:
+            execute(module)
+            self._patch(module)
+
+        spec.loader.exec_module = patched  # type: ignore[method-assign]
+        return spec
+
+
+if control := os.environ.get("COUNTERFOIL_TEST_CONTROL"):
+    sys.meta_path.insert(0, _Patching(*_CONTROLS[control]))
