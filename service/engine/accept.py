@@ -11,7 +11,7 @@ from service.core.effect import Accepted, Order
 from service.core.errors import DedupeConflict
 from service.core.state import State
 from service.store import bell, effects
-from service.store.database import Caller, connection_of, transaction
+from service.store.database import Caller, connection_of, statement, transaction
 
 ORDERS_AT_ONCE = 2_000  # one statement's share of a bulk: a few megabytes of parameters, tens of milliseconds
 """Larger calls are cut into statements of this size, inside the same transaction."""
@@ -35,7 +35,8 @@ def accept(caller: Caller, orders: Sequence[Order], *, actor: str) -> list[Accep
 
 def accept_alone(orders: Sequence[Order], *, actor: str) -> list[Accepted]:
     """Accept in a transaction of our own, committed on return. Raises DedupeConflict or DependencyUnavailable."""
-    with transaction() as connection:
+    # One order is one statement, which is a transaction by itself: two round trips less.
+    with statement() if len(orders) == 1 else transaction() as connection:
         answers = [a for part in _parts(orders) for a in _accept_some(connection, part, actor)]
     bell.ring()
     return answers

@@ -1,4 +1,4 @@
-"""Combining: whatever waits is done in one statement and one commit, without a timer and without a thread of its own.
+"""Combining: whatever waits is done in one statement and one commit, without a thread of its own.
 
 The first caller to find nobody at work does the work, for everybody who is waiting by then; the others wait for their
 share of its answer. Under load a commit carries many settlements; at rest a settlement waits for nobody.
@@ -9,11 +9,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from time import sleep
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+# Effects that were claimed together end together: the first one to end waits this long for the others.
+LINGER_SECONDS = 0.001
 BATCH_MAX = 128  # one statement's share: larger ones gain nothing and hold row locks longer
 
 
@@ -21,11 +24,12 @@ class Combiner(Generic[T, R]):
     """Turns a function over a batch into a function over one item, safe to call from any number of threads.
 
     `work` gets 1 to BATCH_MAX items and returns their answers in order, or raises: then every caller of that batch
-    gets the exception.
+    gets the exception. `company()` says whether others are likely to come within the next moment.
     """
 
-    def __init__(self, work: Callable[[Sequence[T]], Sequence[R]]) -> None:
+    def __init__(self, work: Callable[[Sequence[T]], Sequence[R]], company: Callable[[], bool] = lambda: False) -> None:
         self._work = work
+        self._company = company
         self._lock = threading.Lock()
         self._waiting: list[tuple[T, Future[R]]] = []
         self._busy = False
@@ -38,6 +42,8 @@ class Combiner(Generic[T, R]):
             leader = not self._busy
             self._busy = True
         if leader:
+            if self._company():
+                sleep(LINGER_SECONDS)
             self._lead()
         return mine.result()
 

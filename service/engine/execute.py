@@ -58,8 +58,8 @@ class Executor:
         self._actor = actor
         self._room = Room(2 * settings.slots)
         self._threads = ThreadPoolExecutor(settings.slots, thread_name_prefix="effect")
-        self._settle = Combiner(self._settle_batch)
-        self._record = Combiner(self._record_batch)
+        self._settle = Combiner(self._settle_batch, self._room.crowded)
+        self._record = Combiner(self._record_batch, self._room.crowded)
 
     def run(self, kind: Kind, ids: Sequence[str], *, task_id: str | None = None) -> Report:
         """Execute each effect that is due and free; returns when all of them are settled or given up.
@@ -208,8 +208,13 @@ class Room:
     """Counts claimed, unfinished effects, so that a process never claims more than it can start within the lease."""
 
     def __init__(self, size: int) -> None:
+        self._size = size
         self._free = size
         self._changed = threading.Condition()
+
+    def crowded(self) -> bool:
+        """Whether more than one effect is under way."""
+        return self._size - self._free > 1
 
     def enter(self, count: int) -> None:
         """Wait until there is room for `count`."""

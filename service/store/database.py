@@ -44,7 +44,8 @@ def make_engine(url: str, *, pooled: bool = True) -> Engine:
     options = (
         f"-c statement_timeout={STATEMENT_TIMEOUT_MILLISECONDS} -c lock_timeout={LOCK_TIMEOUT_MILLISECONDS}"
         # Our statements have one good plan each, whatever their parameters: planning them anew cost more than running.
-        " -c plan_cache_mode=force_generic_plan -c jit=off"
+        # And that plan goes by index: a plan made while a table was small must not read the whole ledger later.
+        " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off"
     )
     connect = {
         "application_name": "counterfoil",
