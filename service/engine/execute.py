@@ -34,6 +34,7 @@ from service.store.attempts import Limits, Settlement
 from service.store.database import SchemaRefused, statement, transaction
 from service.telemetry.context import bound
 
+CROWD = 4  # effects under way from which on settlements wait for each other: fewer commits, a millisecond later
 CLAIM_PATIENCE_SECONDS = 30.0  # a restart of Postgres is waited out; after this the row comes due again by itself
 
 log = structlog.get_logger(__name__)
@@ -213,8 +214,8 @@ class Room:
         self._changed = threading.Condition()
 
     def crowded(self) -> bool:
-        """Whether more than one effect is under way."""
-        return self._size - self._free > 1
+        """Whether effects end so often that one may wait a moment for the next."""
+        return self._size - self._free >= CROWD
 
     def enter(self, count: int) -> None:
         """Wait until there is room for `count`."""

@@ -36,8 +36,10 @@ with overdue as (
     from due d where o.effect_id = d.effect_id
     returning o.effect_id, o.kind, o.lane, o.priority, o.deliveries, d.turn
 )
-select cast(effect_id as text) as effect_id, kind, lane, deliveries, turn from taken
-order by priority desc, effect_id
+select cast(effect_id as text) as effect_id, kind, lane, deliveries, turn,
+       -- Without a disk flush: if Postgres dies and forgets this commit, the rows are due at once, which is harmless.
+       (select set_config('synchronous_commit', 'off', true)) as unsynced
+from taken order by priority desc, effect_id
 """)
 
 # An attempt whose lease is over and that has settled nothing: from here on it stands visibly as `unknown`.

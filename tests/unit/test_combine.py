@@ -68,7 +68,7 @@ def test_a_batch_has_a_limit_and_the_rest_follows():
 
 
 def test_many_threads_each_get_their_own_answer(seed):
-    random = Random(seed)  # noqa: S311 - to repeat a run, not to keep a secret
+    random = Random(seed)
     busy = threading.Lock()
 
     def work(items):
