@@ -26,6 +26,7 @@ _LIBRARIES = (
     "celery.bin.celery", "celery.apps.worker", "celery.concurrency.thread", "celery.concurrency.prefork",
     "kombu.transport.redis", "kombu.transport.pyamqp", "redis", "psycopg", "sqlalchemy.dialects.postgresql.psycopg",
     "stripe", "pydantic_settings", "structlog", "tenacity", "typer", "rich.console", "iso4217", "uuid_utils",
+    "sqlalchemy.orm", "opentelemetry.trace.propagation.tracecontext", "smtplib", "email.message",
 )  # fmt: skip
 _REAP_SECONDS = 0.02
 _PR_SET_PDEATHSIG = 1
