@@ -15,7 +15,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.flow.system import Program, System
+from tests.flow.program import Program
+from tests.flow.system import System
 from tests.flow.test_pools import on_both_brokers
 from tests.flow.waiting import age
 from tests.flow.wires import ValkeyWire

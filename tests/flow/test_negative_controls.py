@@ -8,7 +8,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from tests.flow.system import Program, System
+from tests.flow.program import Program
+from tests.flow.system import System
 
 _HERE = {"PYTHONPATH": str(Path(__file__).parent / "controls")}
 _STOP, _CONTINUE = signal.SIGSTOP, signal.SIGCONT
