@@ -26,7 +26,7 @@ check: $(READY) ## format, lint, types, imports, migrations
 
 chaos: $(READY) ## the long storms; repeat one with `make chaos SEED=…`
 	@echo "SEED=$(SEED)   repeat with: make chaos SEED=$(SEED)"
-	COUNTERFOIL_SEED=$(SEED) $(BIN)/python -m pytest -m slow --timeout=1200 $(TEST_FLAGS)
+	COUNTERFOIL_TEST_SEED=$(SEED) $(BIN)/python -m pytest -m slow --timeout=1200 $(TEST_FLAGS)
 
 bench: $(READY) ## throughput, latency, CPU, commits and WAL beside a bare Celery task, as ratios of one run
 	$(BIN)/python -m benchmarks.end_to_end
