@@ -31,6 +31,7 @@ from pathlib import Path
 import psycopg
 
 from benchmarks.measure import Cost, cost, percentile
+from service.embedded.address import Addresses
 from service.embedded.servers import Servers
 
 DELAY_SECONDS = 0.01
@@ -134,6 +135,21 @@ def _key(i: int) -> str:
     return f"{time.time_ns():x}:{i}"
 
 
+def environment(addresses: Addresses, state: Path, port: int) -> dict[str, str]:
+    """What every process is told."""
+    return {
+        "COUNTERFOIL_DATABASE_URL": str(addresses.database_url),
+        "COUNTERFOIL_BROKER_URL": str(addresses.broker_url),
+        "COUNTERFOIL_STRIPE_API_KEY": "sk_test_bench",
+        "COUNTERFOIL_STRIPE_API_BASE": f"http://127.0.0.1:{port}",
+        "COUNTERFOIL_EMAIL_URL": f"resend+http://bench@127.0.0.1:{port}",
+        "COUNTERFOIL_SLOTS": str(CONCURRENCY),
+        "COUNTERFOIL_LOG_LEVEL": "WARNING",
+        "COUNTERFOIL_STATE_DIR": str(state),
+        "BENCH_PROVIDER": f"http://127.0.0.1:{port}",
+    }
+
+
 @contextmanager
 def system(state: Path) -> Iterator[Bench]:
     """Postgres, Valkey, the provider, one relay, one worker of ours and one bare worker."""
@@ -143,17 +159,7 @@ def system(state: Path) -> Iterator[Bench]:
         provider = stack.enter_context(_process(["-m", "benchmarks.provider", str(DELAY_SECONDS)], {}, pipe=True))
         assert provider.stdout is not None
         port = int(provider.stdout.readline())
-        env = {
-            "COUNTERFOIL_DATABASE_URL": addresses.database_url,
-            "COUNTERFOIL_BROKER_URL": addresses.broker_url,
-            "COUNTERFOIL_STRIPE_API_KEY": "sk_test_bench",
-            "COUNTERFOIL_STRIPE_API_BASE": f"http://127.0.0.1:{port}",
-            "COUNTERFOIL_EMAIL_URL": f"resend+http://bench@127.0.0.1:{port}",
-            "COUNTERFOIL_SLOTS": str(CONCURRENCY),
-            "COUNTERFOIL_LOG_LEVEL": "WARNING",
-            "COUNTERFOIL_STATE_DIR": str(state),
-            "BENCH_PROVIDER": f"http://127.0.0.1:{port}",
-        }
+        env = environment(addresses, state, port)
         os.environ.update(env)
         subprocess.run(
             [sys.executable, "-m", "service", "db", "upgrade"], check=True, env=os.environ, stdout=sys.stderr
@@ -185,7 +191,7 @@ def system(state: Path) -> Iterator[Bench]:
             ),
         ]
         pids = [p.pid for p in ours] + [servers.postgres.pid, servers.valkey.pid]
-        yield Bench(port, addresses.database_url, [pid for pid in pids if pid])
+        yield Bench(port, str(addresses.database_url), [pid for pid in pids if pid])
 
 
 @contextmanager

@@ -122,7 +122,8 @@ def forget_process_state() -> None:
     if bell._bell_of.cache_info().currsize:
         bell._bell_of(pid).close()
     if database._engine_of.cache_info().currsize:
-        database._engine_of(pid).dispose()
+        for isolation in ("READ COMMITTED", "AUTOCOMMIT"):
+            database._engine_of(pid, isolation).dispose()
     bell._bell_of.cache_clear()
     database._engine_of.cache_clear()
     settings.load.cache_clear()

@@ -5,6 +5,7 @@ One log line when a dependency goes away and one when it is back, whatever numbe
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -17,6 +18,7 @@ from service.core.errors import DependencyUnavailable
 
 T = TypeVar("T")
 
+FIRST_WAIT_SECONDS = 0.05
 WAIT_MAX_SECONDS = 3.0  # a server that is back is used within this; random, so that all do not knock at once
 
 log = structlog.get_logger(__name__)
@@ -30,7 +32,18 @@ def patiently(work: Callable[[], T], *, what: str, enough: Callable[[], bool], s
     `work` must be safe to repeat: a guarded statement, a batch that comes due again. `sleep` takes seconds and may
     return early. Raises the last DependencyUnavailable when stopped.
     """
+    try:
+        answer = work()  # the usual case, without the machinery
+    except DependencyUnavailable as error:
+        if enough():
+            raise
+        went_away(what, error)
+        answer = _again(work, what, enough, sleep)
+    _is_back(what)
+    return answer
 
+
+def _again(work: Callable[[], T], what: str, enough: Callable[[], bool], sleep: Callable[[float], object]) -> T:
     def note(state: RetryCallState) -> None:
         went_away(what, state.outcome.exception() if state.outcome else None)
 
@@ -45,9 +58,8 @@ def patiently(work: Callable[[], T], *, what: str, enough: Callable[[], bool], s
         sleep=pause,
         reraise=True,
     )
-    answer = retrying(work)
-    _is_back(what)
-    return answer
+    pause(random.uniform(0.0, FIRST_WAIT_SECONDS))  # noqa: S311 - jitter, no secret
+    return retrying(work)
 
 
 def went_away(what: str, error: BaseException | None) -> None:

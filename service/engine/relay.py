@@ -98,13 +98,14 @@ class Relay:
         with _hearing() as listener:
             while not self._stopping.is_set():
                 done = self._round()
-                if done.taken:
-                    # Publishing has used up some of it.
-                    self._stopping.wait(max(0.0, self._took_at + GATHER_SECONDS - monotonic()))
-                elif done.full:
+                if done.full:
                     self._stopping.wait(GATHER_SECONDS)
-                elif not self._stopping.is_set() and not listener.wait(QUIET_SECONDS):
+                    continue
+                if not listener.wait(QUIET_SECONDS) and not self._stopping.is_set():
                     listener.wait(self._pause())
+                if done.taken > 1:
+                    # Rows come quickly: let them come together (less what publishing has used up).
+                    self._stopping.wait(max(0.0, self._took_at + GATHER_SECONDS - monotonic()))
 
     def _round(self) -> Round:
         try:

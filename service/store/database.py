@@ -36,7 +36,7 @@ UNREACHABLE = (OperationalError, InterfaceError)
 """What SQLAlchemy raises when the server is away, restarting or out of connections."""
 
 
-def make_engine(url: str, *, pooled: bool = True) -> Engine:
+def make_engine(url: str, *, pooled: bool = True, isolation: str = "READ COMMITTED") -> Engine:
     """An engine for `url` (postgresql://…). READ COMMITTED: the guards are unique keys and conditional updates."""
     head, mark, tail = url.partition("://")
     if not mark or not head.startswith("postgres"):
@@ -65,7 +65,7 @@ def make_engine(url: str, *, pooled: bool = True) -> Engine:
     }
     made = create_engine(
         f"postgresql+psycopg://{tail}",
-        isolation_level="READ COMMITTED",
+        isolation_level=isolation,
         connect_args=connect,
         hide_parameters=True,  # an error's text goes to logs, and parameters are requests with their addresses
         **(pool if pooled else {"poolclass": NullPool}),
@@ -92,13 +92,13 @@ def _readable(fileno: int) -> bool:
 
 
 @cache
-def _engine_of(pid: int) -> Engine:  # noqa: ARG001 - the pid is the key: a child never uses its parent's sockets
-    return make_engine(settings.load().database())
+def _engine_of(pid: int, isolation: str) -> Engine:  # noqa: ARG001 - a child never uses its parent's sockets
+    return make_engine(settings.load().database(), isolation=isolation)
 
 
 def engine() -> Engine:
-    """This process's engine. Raises SettingsError when no database is set."""
-    return _engine_of(os.getpid())
+    """This process's engine for transactions. Raises SettingsError when no database is set."""
+    return _engine_of(os.getpid(), "READ COMMITTED")
 
 
 @contextmanager
@@ -114,8 +114,8 @@ def transaction() -> Iterator[Connection]:
 @contextmanager
 def statement() -> Iterator[Connection]:
     """A connection in autocommit: each statement is its own transaction, without the two round trips around it."""
-    with reachable(), engine().connect() as connection:
-        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+    with reachable(), _engine_of(os.getpid(), "AUTOCOMMIT").connect() as connection:
+        yield connection
 
 
 def connection_of(caller: Caller) -> Connection:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -86,4 +85,5 @@ def page(connection: Connection, filters: Mapping[str, Any], *, after: str | Non
 
 
 def _encode(orders: Sequence[Order]) -> str:
-    return json.dumps([asdict(order) for order in orders], default=str, ensure_ascii=False)
+    rows = [{name: getattr(order, name) for name in Order.__slots__} for order in orders]
+    return json.dumps(rows, default=str, ensure_ascii=False)

@@ -2,74 +2,24 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from itertools import count
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
-from service.embedded.servers import Servers
-from tests.flow.doors import CHARGE, VISA, Shell, environment, park, settle, wait_until
+from tests.flow.doors import VISA, Shell, environment, park, settle
 from tests.server import Server
 
-_keys = count(1)
 COMMANDS = (
     "up", "doctor", "config show", "api", "relay", "worker", "beat", "db upgrade", "db check", "charge", "email",
     "effects list", "effects show", "outbox list", "outbox show", "outbox stats", "outbox replay",
 )  # fmt: skip
 NOBODY = "01890000-0000-7000-8000-000000000000"
-
-
-@pytest.fixture(scope="module")
-def url(postgres: Server, template: str) -> Iterator[str]:
-    with postgres.database(template=template) as name:
-        yield postgres.url_of(name)
-
-
-@pytest.fixture
-def key() -> str:
-    return f"cli:{next(_keys)}"
-
-
-@pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    running = Shell(tmp_path_factory.mktemp("shell"))
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def run(url: str, shell: Shell) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command on the module's database; no word of it may be a traceback or a card number."""
-
-    def call(*arguments: str, stdin: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
-        done = shell.run(*arguments, settings={"database_url": url, **settings}, stdin=stdin)
-        assert "Traceback" not in done.stdout + done.stderr
-        assert VISA not in done.stdout + done.stderr
-        return done
-
-    return call
-
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def charge(run: Run, name: str, *more: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    given = {"amount": "4200", "currency": "eur", "payment-method": "pm_card_visa", "key": name, **changes}
-    options = [part for name, value in given.items() for part in (f"--{name}", value)]
-    return run("charge", *options, *more, "--json")
-
-
-def accepted(run: Run, key: str) -> str:
-    return str(json.loads(charge(run, key).stdout)["id"])
 
 
 # --- help and habits ----------------------------------------------------------------------------------------------
@@ -356,115 +306,3 @@ def test_db_upgrade_fills_an_empty_database_and_is_repeatable(postgres: Server, 
         assert json.loads(first.stdout)["before"] is None
         assert json.loads(run("db", "upgrade", "--json", **there).stdout)["changed"] is False
         assert run("db", "check", **there).returncode == 0
-
-
-# --- programs -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with Servers(tmp_path_factory.mktemp("broker"), postgres=False) as servers:
-        assert servers.addresses.broker_url
-        yield servers.addresses.broker_url
-
-
-def started(*arguments: str, settings: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "service", *arguments],
-            env=environment(**settings),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-        )
-
-
-def stopped(process: subprocess.Popen[bytes], seconds: float = 40) -> int:
-    try:
-        process.send_signal(signal.SIGTERM)
-        return process.wait(seconds)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_the_relay_publishes_and_drains_on_a_stop_signal(
-    run: Run, url: str, broker: str, key: str, tmp_path: Path
-) -> None:
-    effect_id = accepted(run, key)
-    settings = {"database_url": url, "broker_url": broker, "log_format": "json"}
-    process = started("relay", settings=settings, log=tmp_path / "log")
-
-    def published() -> bool:
-        return bool(json.loads(run("outbox", "show", effect_id, "--json").stdout)["deliveries"])
-
-    try:
-        wait_until(published)
-    finally:
-        code = stopped(process)
-    assert code == 0, (tmp_path / "log").read_text()
-
-
-@pytest.mark.parametrize("name", ["worker", "beat"])
-def test_worker_and_beat_run_until_a_stop_signal(url: str, broker: str, name: str, tmp_path: Path) -> None:
-    settings = {"database_url": url, "broker_url": broker, "log_format": "json", "state_dir": str(tmp_path / "state")}
-    log = tmp_path / "log"
-    more = ["--concurrency", "2", "--queues", "charge"] if name == "worker" else []
-    process = started(name, *more, settings=settings, log=log)
-
-    def running() -> bool:
-        # The file is the scheduler's; it is there before the first look at it is over.
-        scheduled = any((tmp_path / "state").glob("beat-schedule*"))
-        return scheduled if name == "beat" else "ready" in log.read_text()
-
-    try:
-        wait_until(lambda: running() or process.poll() is not None, seconds=40)
-        assert process.poll() is None, log.read_text()
-    finally:
-        code = stopped(process)
-    assert code == 0, log.read_text()
-    assert "Traceback" not in log.read_text(), log.read_text()
-
-
-def test_up_runs_everything_and_drains(postgres: Server, broker: str, tmp_path: Path) -> None:
-    with postgres.database() as name:
-        settings = {
-            "database_url": postgres.url_of(name),
-            "broker_url": broker,
-            "state_dir": str(tmp_path / "state"),
-            "api_port": "0",
-        }
-        log = tmp_path / "log"
-        process = started("up", settings=settings, log=log)
-        try:
-            wait_until(lambda: "celery@" in log.read_text() or process.poll() is not None, seconds=60)
-            assert process.poll() is None, log.read_text()
-            effect = _charged(int((tmp_path / "state" / "api.port").read_text()))
-            assert effect["state"] == "succeeded", (effect, log.read_text())
-        finally:
-            code = stopped(process, 60)
-        assert code == 0, log.read_text()
-        assert "FAKE PROVIDERS" in log.read_text()
-        assert not _children(process.pid)
-
-
-def _charged(port: int) -> Any:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=40)
-    headers = {"Content-Type": "application/json", "Idempotency-Key": "up:1", "Prefer": "wait=30"}
-    connection.request("POST", "/v1/charges", json.dumps(CHARGE), headers)
-    answer = json.loads(connection.getresponse().read())
-    connection.close()
-    return answer.get("effect", answer)
-
-
-def _children(pid: int) -> list[str]:
-    """Processes that still name the one that is gone as their parent."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/status"):
-        try:
-            text = entry.read_text()
-        except OSError:
-            continue
-        if f"\nPPid:\t{pid}\n" in text:
-            found.append(text.splitlines()[0])
-    return found
