@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import Path
 
-import psycopg
 import pytest
 
-from tests.flow.doors import VISA, Shell, environment, park, settle
+from tests.flow.doors import VISA, Shell
 from tests.server import Server
-
-_keys = count(1)
-COMMANDS = (
-    "up", "doctor", "config show", "api", "relay", "worker", "beat", "db upgrade", "db check", "charge", "email",
 
 _keys = count(1)
 

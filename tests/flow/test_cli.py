@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from tests.flow.doors import VISA, Shell, environment, park, settle
+from tests.flow.terminal import Run, accepted, charge, key, run, shell, url  # noqa: F401 - fixtures
 from tests.server import Server
 
 COMMANDS = (
