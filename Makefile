@@ -52,7 +52,9 @@ help: ## this list
 $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@# Debian keeps ensurepip in a package of its own; root can have it at once, others are told.
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null; } \
 		|| { echo "Python's venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
 	@echo "setting up $(VENV) (once, a minute or so)"
 	@$(PYTHON) -m venv $(VENV)

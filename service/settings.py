@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.core.errors import SettingsError
+from service.core.errors import NO_CLUSTER, SettingsError
 from service.embedded import address
 
 _BROKERS = ("redis", "rediss", "sentinel", "amqp", "amqps")
@@ -108,10 +108,7 @@ def _check_broker(url: str) -> None:
     parts = urlsplit(url.split(";", maxsplit=1)[0])
     scheme = parts.scheme.split("+")[0]
     if "cluster" in parts.scheme:
-        raise ValueError(
-            "COUNTERFOIL_BROKER_URL names a Redis Cluster, which Celery's transport cannot use: "
-            "point it at a single Redis or Valkey, a Sentinel (sentinel://…) or RabbitMQ (amqp://…)"
-        )
+        raise ValueError(NO_CLUSTER)
     if scheme not in _BROKERS:
         raise ValueError(f"COUNTERFOIL_BROKER_URL must start with one of {', '.join(_BROKERS)}, not {scheme!r}")
 

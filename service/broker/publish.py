@@ -26,6 +26,7 @@ from service.broker.confirms import Confirms, NotStored
 from service.broker.connection import BrokerConnection
 from service.broker.messages import VERSION, VERSION_HEADER, Message
 from service.broker.queues import dead_letter_queue
+from service.broker.redis_transport import refuse_cluster
 from service.core.errors import DependencyUnavailable
 
 CONFIRM_SECONDS = 5.0  # RabbitMQ confirms in milliseconds; a blocked one (memory alarm) never does
@@ -107,6 +108,8 @@ class Publisher:
         tries = max(len(self._connection.alt), 1)
         self._connection.ensure_connection(max_retries=tries - 1, reraise_as_library_errors=False)
         self._channel = self._connection.channel()
+        if address.is_redis:
+            refuse_cluster(self._channel.client)
         self._declare(with_dead_letters=not address.is_redis)
         self._confirms = None if address.is_redis else Confirms(self._channel)
         self._producer = Producer(self._channel, serializer="json", auto_declare=False)

@@ -12,8 +12,10 @@ from typing import Any
 import structlog
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from service.broker.envelope import item_flaw
+from service.core.errors import NO_CLUSTER, SettingsError
 
 log = structlog.get_logger(__name__)
 
@@ -70,3 +72,13 @@ class SentinelTransport(kombu_redis.SentinelTransport):
     """`sentinel://`."""
 
     Channel = SentinelChannel
+
+
+def refuse_cluster(client: Any) -> None:
+    """Raises SettingsError if the server is a node of a cluster: most keys would be somewhere else."""
+    try:
+        node = client.info("cluster")
+    except ResponseError:
+        return  # an access list may forbid INFO; a cluster then shows itself at the first key that moved
+    if node.get("cluster_enabled"):
+        raise SettingsError(NO_CLUSTER, field="COUNTERFOIL_BROKER_URL")

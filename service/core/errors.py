@@ -63,6 +63,12 @@ class SettingsError(CounterfoilError):
     code = "settings"
 
 
+NO_CLUSTER = (
+    "COUNTERFOIL_BROKER_URL names a Redis Cluster, which Celery's transport cannot use: "
+    "point it at a single Redis or Valkey, a Sentinel (sentinel://…) or RabbitMQ (amqp://…)"
+)
+
+
 class DependencyUnavailable(CounterfoilError):
     """The database, the broker or a provider does not answer; the message says which and what to look at."""
 

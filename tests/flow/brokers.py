@@ -43,7 +43,8 @@ def free_port() -> int:
 class Valkey:
     """A Valkey on loopback without persistence; `stop` and `start` keep the port."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *more: str) -> None:
+        self._more = more
         self.port = free_port()
         self.password = PASSWORD
         self._directory = directory
@@ -59,7 +60,7 @@ class Valkey:
     def start(self) -> None:
         self._process = subprocess.Popen(
             [str(binaries.valkey()), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-             "--requirepass", self.password, "--dir", str(self._directory), "--logfile", str(self._directory / "valkey.log")],
+             "--requirepass", self.password, "--dir", str(self._directory), "--logfile", str(self._directory / "valkey.log"), *self._more],
         )  # fmt: skip
         wait_for(self._answers, what="Valkey answers")
 
