@@ -10,7 +10,7 @@ import re
 import socket
 import weakref
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cache
 from typing import Any, NoReturn
 
@@ -31,36 +31,13 @@ from service.engine.accept import accept, accept_alone
 from service.engine.execute import Executor
 from service.engine.kind import Kind
 from service.telemetry.context import current_context
+from tasks import rules
 from tasks.result import EffectResult
 
 DEFAULT_TENANT = "default"
 ORDERS_MAX = 10_000  # effects in one call: a few seconds of one transaction, no more
 
-# Celery hands these along for its own bookkeeping (groups, signatures); they mean nothing to an effect.
-_BOOKKEEPING = frozenset(
-    {
-        "task_id",
-        "producer",
-        "add_to_parent",
-        "group_id",
-        "group_index",
-        "root_id",
-        "parent_id",
-        "reply_to",
-        "chord",
-        "link",
-        "link_error",
-        "chain",
-        "shadow",
-        "ignore_result",
-    }
-)
 _TASK_ID = re.compile(r"[0-9A-Za-z-]{1,64}\Z")
-_FOLLOW_UP = (
-    "{name} cannot carry {option}: a callback would run on a message, and messages get lost and doubled. "
-    "Accept the next effect in the same transaction, or when you see this one succeeded"
-)
-
 log = structlog.get_logger(__name__)
 _frozen: weakref.WeakValueDictionary[str, EffectResult] = weakref.WeakValueDictionary()
 
@@ -130,7 +107,7 @@ class EffectTask(Task):  # type: ignore[type-arg]
             **options,
         )
         [accepted] = (
-            accept(_sync(session), [order], actor=actor())
+            accept(rules.synchronous(session), [order], actor=actor())
             if session is not None
             else accept_alone([order], actor=actor())
         )
@@ -145,7 +122,7 @@ class EffectTask(Task):  # type: ignore[type-arg]
         if not orders:
             return []
         accepted = (
-            accept(_sync(session), orders, actor=actor())
+            accept(rules.synchronous(session), orders, actor=actor())
             if session is not None
             else accept_alone(orders, actor=actor())
         )
@@ -172,7 +149,7 @@ class EffectTask(Task):  # type: ignore[type-arg]
         """Check one call as a whole. Raises ValidationError or NotExactlyOnce; writes nothing."""
         if args:
             raise ValidationError(f"{self.name} takes its request by name: pass kwargs={{…}}", field="args")
-        self._refuse(options)
+        rules.refuse_options(self.name, options)
         key = check_dedupe_key(dedupe_key)
         request, mark = self._request(kwargs or {})
         amount, currency = self.money(request)
@@ -183,10 +160,10 @@ class EffectTask(Task):  # type: ignore[type-arg]
             dedupe_key=key,
             fingerprint=mark,
             request=request,
-            lane=_lane(queue if queue is not None else self.name),
+            lane=rules.lane(queue if queue is not None else self.name),
             policy=self.policy(request),
-            priority=_priority(priority),
-            not_before=_not_before(eta, countdown),
+            priority=rules.priority(priority),
+            not_before=rules.not_before(eta, countdown),
             amount=amount,
             currency=currency,
             context=current_context(),
@@ -198,22 +175,10 @@ class EffectTask(Task):  # type: ignore[type-arg]
         try:
             model = self.model.model_validate(dict(kwargs))
         except PydanticError as error:
-            raise _sentence(error) from None
+            raise rules.sentence(error) from None
         # The fingerprint speaks of what the caller said: defaults that a later version adds do not change it.
         said = model.model_dump(mode="json", exclude_defaults=True)
         return self.freeze_request(model.model_dump(mode="json", exclude_none=True)), fingerprint(self.name, said)
-
-    def _refuse(self, options: Mapping[str, Any]) -> None:
-        for option in ("link", "link_error", "chain", "chord"):
-            if options.get(option):
-                raise NotExactlyOnce(_FOLLOW_UP.format(name=self.name, option=option), field=option)
-        unknown = sorted(set(options) - _BOOKKEEPING)
-        if unknown:
-            raise ValidationError(
-                f"{self.name}.apply_async does not take {unknown[0]!r}: times, retries and routes of an effect "
-                "belong to the outbox (eta, countdown, priority, queue, tenant)",
-                field=unknown[0],
-            )
 
     def AsyncResult(self, task_id: str, **_: Any) -> EffectResult:  # type: ignore[override] # noqa: N802 - Celery's name
         """The handle of a signature that a group has frozen but not called yet; calling gives it its identity."""
@@ -263,60 +228,3 @@ class EffectTask(Task):  # type: ignore[type-arg]
 def _printable_id(task_id: object) -> str | None:
     """The message's own id for log lines: it came from the broker, so it must look like an id."""
     return task_id if isinstance(task_id, str) and _TASK_ID.match(task_id) else None
-
-
-def _lane(lane: object) -> str:
-    name = check_name(lane, field="queue")
-    lanes = settings.load().lane_names
-    if name not in lanes:
-        raise ValidationError(
-            f"queue {name!r} is not a lane; COUNTERFOIL_LANES names {', '.join(lanes)}; a worker must serve it (-Q)",
-            field="queue",
-        )
-    return name
-
-
-def _priority(priority: object) -> int:
-    if priority is None:
-        return 0
-    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9:
-        raise ValidationError(
-            f"priority must be an integer from 0 to 9 (9 goes first), not {priority!r}", field="priority"
-        )
-    return priority
-
-
-def _not_before(eta: object, countdown: object) -> datetime | None:
-    if eta is not None and countdown is not None:
-        raise ValidationError("pass eta or countdown, not both", field="eta")
-    if countdown is not None:
-        if isinstance(countdown, bool) or not isinstance(countdown, int | float) or not 0 <= countdown <= 366 * 86400:
-            raise ValidationError("countdown must be seconds from 0 to a year", field="countdown")
-        return datetime.now(UTC) + timedelta(seconds=countdown)
-    if eta is None:
-        return None
-    if not isinstance(eta, datetime) or eta.tzinfo is None:
-        raise ValidationError("eta must be a datetime with a time zone (datetime.now(UTC) + …)", field="eta")
-    return eta
-
-
-def _sync(session: Any) -> Any:
-    if type(session).__module__.startswith("sqlalchemy.ext.asyncio"):
-        raise ValidationError(
-            "session is asynchronous; write: await session.run_sync(lambda s: charge.apply_async(…, session=s))",
-            field="session",
-        )
-    if not hasattr(session, "execute"):
-        raise ValidationError(
-            f"session must be a SQLAlchemy Session or Connection, not {type(session).__name__}", field="session"
-        )
-    return session
-
-
-def _sentence(error: PydanticError) -> ValidationError:
-    first = error.errors(include_input=False, include_url=False)[0]
-    if isinstance(ours := first.get("ctx", {}).get("error"), ValidationError):
-        return ours  # it knows its field; pydantic knows only where the validator hangs
-    field = ".".join(str(part) for part in first["loc"]) or "kwargs"
-    message = first["msg"].removeprefix("Value error, ")
-    return ValidationError(message if message.startswith(field) else f"{field}: {message}", field=field)
