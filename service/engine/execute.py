@@ -13,6 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from random import random
 from time import monotonic, sleep
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import structlog
 
 from service.core.effect import Attempt, LeaseLost, Order
-from service.core.errors import DependencyUnavailable
+from service.core.errors import DependencyUnavailable, SettingsError
 from service.core.outcome import Deferred, Outcome, Succeeded, Unknown
 from service.core.state import FINAL, State
 from service.engine.combine import Combiner
@@ -28,6 +29,7 @@ from service.engine.hold import Hold
 from service.engine.kind import Kind
 from service.engine.outage import patiently
 from service.engine.settlement import settlement
+from service.providers.ports import Provider
 from service.settings import Settings
 from service.store import attempts, bell, effects
 from service.store.attempts import Limits, Settlement
@@ -68,32 +70,45 @@ class Executor:
         `task_id` names the message in log lines.
         """
         running: list[Future[State | None]] = []
-        for i in range(0, len(ids), self._slots):
-            part = ids[i : i + self._slots]
-            self._room.enter(len(part))
-            claimed_at = monotonic()
-            claimed: list[Attempt] = []
-            try:
-                claimed = self._claim(part)
-            finally:
-                self._room.leave(len(part) - len(claimed))
-            running += [self._threads.submit(self._one, kind, attempt, claimed_at, task_id) for attempt in claimed]
+        try:
+            provider = kind.provider()  # before anything is claimed: without one there is nothing to attempt
+            for i in range(0, len(ids), self._slots):
+                running += self._start(kind, provider, ids[i : i + self._slots], task_id)
+        except (SettingsError, DependencyUnavailable) as error:
+            # The rest of the message was not claimed, so it comes due again; a traceback would say no more than this.
+            log.error("not_executed", kind=kind.name, error=str(error))  # noqa: TRY400
         wait(running)
         ended = [future.result() for future in running]
         return Report(len(ids), len(running), {s.value: ended.count(s) for s in State if s in ended})
 
-    def _claim(self, ids: Sequence[str]) -> list[Attempt]:
-        def work() -> list[Attempt]:
+    def _start(
+        self, kind: Kind, provider: Provider, ids: Sequence[str], task_id: str | None
+    ) -> list[Future[State | None]]:
+        """Claim what is due and free, and hand it to the threads. Raises DependencyUnavailable, nothing claimed."""
+        self._room.enter(len(ids))
+        claimed: list[Attempt] = []
+        try:
+            claimed_at, claimed = self._claim(ids)
+        finally:
+            self._room.leave(len(ids) - len(claimed))
+        work = partial(self._one, kind, provider, claimed_at=claimed_at, task_id=task_id)
+        return [self._threads.submit(work, attempt) for attempt in claimed]
+
+    def _claim(self, ids: Sequence[str]) -> tuple[float, list[Attempt]]:
+        def work() -> tuple[float, list[Attempt]]:
+            asked_at = monotonic()  # the lease begins later than this, so it ends later than we think
             with statement() as connection:
                 claimed = attempts.claim(connection, ids, self._limits, actor=self._actor)
                 if len(claimed) < len(ids):
                     attempts.park_spent(connection, ids, self._limits, actor=self._actor)
-            return claimed
+            return asked_at, claimed
 
         until = monotonic() + CLAIM_PATIENCE_SECONDS
         return patiently(work, what="Postgres", enough=lambda: monotonic() > until, sleep=sleep)
 
-    def _one(self, kind: Kind, attempt: Attempt, claimed_at: float, task_id: str | None) -> State | None:
+    def _one(
+        self, kind: Kind, provider: Provider, attempt: Attempt, *, claimed_at: float, task_id: str | None
+    ) -> State | None:
         """One attempt, from its lease to its settlement; None when another attempt owned the effect by then."""
         message = {"task_id": task_id} if task_id else {}
         try:
@@ -105,24 +120,23 @@ class Executor:
                 tenant=attempt.tenant,
                 **message,
             ):
-                return self._attempt(kind, attempt, claimed_at)
+                return self._attempt(kind, provider, attempt, claimed_at)
         finally:
             self._room.leave(1)
 
-    def _attempt(self, kind: Kind, attempt: Attempt, claimed_at: float) -> State | None:
+    def _attempt(self, kind: Kind, provider: Provider, attempt: Attempt, claimed_at: float) -> State | None:
         hold = Hold(
             attempt, claimed_at=claimed_at, lease=self._limits.lease, deadline=self._deadline, record=self._recorded
         )
-        outcome = _perform(kind, attempt, hold)
-        done = self._settlement(kind, attempt, outcome)
+        outcome = _perform(provider, attempt, hold)
+        done = self._settlement(provider, attempt, outcome)
         follow_ups = kind.follow_up(attempt, outcome) if isinstance(outcome, Succeeded) else []
         owned = self._settled(done, follow_ups, until=claimed_at + self._limits.lease)
         level = log.info if done.state in FINAL and owned else log.warning
         level("settled" if owned else "fenced_out", state=done.state.value, reason=done.error)
         return done.state if owned else None
 
-    def _settlement(self, kind: Kind, attempt: Attempt, outcome: Outcome) -> Settlement:
-        provider = kind.provider()
+    def _settlement(self, provider: Provider, attempt: Attempt, outcome: Outcome) -> Settlement:
         return settlement(
             attempt, outcome, provider=provider.name, guarantee=provider.guarantee, limits=self._limits, random=random
         )
@@ -191,9 +205,9 @@ class Executor:
         return [attempt.id in owned for attempt, _ in items]
 
 
-def _perform(kind: Kind, attempt: Attempt, hold: Hold) -> Outcome:
+def _perform(provider: Provider, attempt: Attempt, hold: Hold) -> Outcome:
     try:
-        return kind.provider().perform(attempt, hold)
+        return provider.perform(attempt, hold)
     except LeaseLost:
         # Raised before a first byte or at a refused recovery point, never after an unanswered send: nothing of this
         # attempt is open. Whether we may still write that down is decided by the guard in the SQL.

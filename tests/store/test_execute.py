@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from service.core.effect import Guarantee, LeaseLost, Policy
-from service.core.errors import DependencyUnavailable
+from service.core.errors import DependencyUnavailable, SettingsError
 from service.core.outcome import Awaiting, Contradiction, Deferred, Failed, Succeeded, Unknown
 from service.engine.execute import Executor, Room
 from service.engine.kind import Kind
@@ -286,3 +286,17 @@ def test_room_is_given_only_when_there_is_enough():
     room.leave(1)
     assert entered.wait(WAIT_SECONDS)
     waiting.join(WAIT_SECONDS)
+
+
+def test_a_worker_without_a_provider_claims_nothing_and_says_so_in_one_line(books, executor, capsys):
+    [effect_id] = books.accept()
+
+    def unset() -> ScriptedProvider:
+        raise SettingsError("COUNTERFOIL_STRIPE_API_KEY is not set")
+
+    report = executor.run(Kind("charge", provider=unset), [effect_id])
+    assert (report.asked, report.claimed) == (1, 0)
+    assert state(books, effect_id) == "pending"
+    told = capsys.readouterr()
+    assert "Traceback" not in told.out + told.err
+    assert "COUNTERFOIL_STRIPE_API_KEY" in told.out + told.err
