@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import structlog
-from celery import Celery
 
 from service import settings
 from service.store import outbox
@@ -36,6 +35,11 @@ def watch() -> None:
         log.warning("effects_parked", count=now["parked"], oldest_seconds=round(now["oldest_parked_seconds"] or 0, 1))
 
 
-@app.on_after_finalize.connect
-def _schedule(sender: Celery, **_: object) -> None:
-    sender.add_periodic_task(WATCH_SECONDS, watch.s(), name="watch", queue="periodic", expires=WATCH_SECONDS)
+# Set here and not by a signal: registering a task finalizes the app, and the signal is over before anybody listens.
+app.conf.beat_schedule = {
+    "watch": {
+        "task": watch.name,
+        "schedule": WATCH_SECONDS,
+        "options": {"queue": "periodic", "expires": WATCH_SECONDS},
+    }
+}
