@@ -24,7 +24,7 @@ _INDEX = [
     "files.python" + "hosted.org",
     "--index" + "-url",
     "--extra-index" + "-url",
-    "registry" + ".npmjs.org",
+    "registry.npm" + "js.org",
 ]
 
 
