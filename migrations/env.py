@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import sleep
+
 from alembic import context
 from sqlalchemy import Connection, text
 
@@ -13,6 +15,7 @@ from service.store.tables import metadata
 LOCK_TIMEOUT_MILLISECONDS = 3_000
 STATEMENT_TIMEOUT_MILLISECONDS = 60_000
 _ADVISORY_LOCK = 0x436F756E746572  # "Counter": two upgrades at once take turns
+_TURN_SECONDS = 0.1
 
 
 def _configure(**options: object) -> None:
@@ -26,10 +29,10 @@ def _configure(**options: object) -> None:
 
 
 def _run_online(connection: Connection) -> None:
-    # Waiting for another upgrade to end is no reason to give up; waiting for a table's lock is.
-    connection.execute(text("set lock_timeout = 0"))
-    connection.execute(text("set statement_timeout = 0"))
-    connection.execute(text(f"select pg_advisory_lock({_ADVISORY_LOCK})"))
+    # Asked for again and again, not waited for: an open statement would keep an index from being built concurrently.
+    while not connection.execute(text(f"select pg_try_advisory_lock({_ADVISORY_LOCK})")).scalar_one():
+        connection.rollback()
+        sleep(_TURN_SECONDS)
     connection.execute(text(f"set lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}"))
     connection.execute(text(f"set statement_timeout = {STATEMENT_TIMEOUT_MILLISECONDS}"))
     connection.commit()

@@ -23,7 +23,7 @@ from uuid_utils import uuid7
 from service import settings
 from service.broker.messages import read_effect_ids
 from service.core.card import refuse_card_numbers
-from service.core.effect import Order, Policy
+from service.core.effect import Order, Policy, Ready
 from service.core.errors import NotExactlyOnce, ValidationError
 from service.core.keys import check_dedupe_key, check_name, fingerprint
 from service.core.text import refuse_unstorable_text
@@ -59,6 +59,8 @@ class EffectTask(Task):  # type: ignore[type-arg]
     typing = False
     model: type[BaseModel]
     kind: Kind
+    lane: str | None = None
+    """The Celery queue unless the caller names one; None: the task's own name."""
 
     def money(self, request: Mapping[str, Any]) -> tuple[int | None, str | None]:  # noqa: ARG002 - kinds override it
         """Minor units and currency of a request; two Nones when no money moves."""
@@ -67,6 +69,10 @@ class EffectTask(Task):  # type: ignore[type-arg]
     def policy(self, request: Mapping[str, Any]) -> Policy:  # noqa: ARG002 - kinds override it
         """What to do after an unknown outcome at a blind provider."""
         return Policy.AT_MOST_ONCE
+
+    def concerns(self, request: Mapping[str, Any]) -> tuple[str | None, Ready | None]:  # noqa: ARG002 - the same
+        """The effect that this one acts upon, and what that one must be first; two Nones for most."""
+        return None, None
 
     def freeze_request(self, request: dict[str, Any]) -> dict[str, Any]:
         """Add what must not change between attempts but is not the caller's to repeat (a sender address)."""
@@ -153,6 +159,7 @@ class EffectTask(Task):  # type: ignore[type-arg]
         key = check_dedupe_key(dedupe_key)
         request, mark = self._request(kwargs or {})
         amount, currency = self.money(request)
+        concerns, ready_when = self.concerns(request)
         return Order(
             id=str(uuid7()),
             tenant=check_name(tenant if tenant is not None else DEFAULT_TENANT, field="tenant"),
@@ -160,12 +167,14 @@ class EffectTask(Task):  # type: ignore[type-arg]
             dedupe_key=key,
             fingerprint=mark,
             request=request,
-            lane=rules.lane(queue if queue is not None else self.name),
+            lane=rules.lane(queue if queue is not None else self.lane or self.name),
             policy=self.policy(request),
             priority=rules.priority(priority),
             not_before=rules.not_before(eta, countdown),
             amount=amount,
             currency=currency,
+            concerns=concerns,
+            ready_when=ready_when,
             context=current_context(),
         )
 

@@ -26,9 +26,21 @@ class Guarantee(StrEnum):
     BLIND = "blind"
 
 
+class Ready(StrEnum):
+    """When an effect that acts upon another one may begin: never a refund before its charge has succeeded."""
+
+    SETTLED = "settled"
+    """The other one is final."""
+    AUTHORISED = "authorised"
+    """The other one holds the customer's money and waits for a capture, or is final."""
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One effect to accept. `request` is frozen from here on; `amount` is in minor units of `currency`."""
+    """One effect to accept. `request` is frozen from here on; `amount` is in minor units of `currency`.
+
+    `concerns` is the effect this one acts upon (a refund's charge); it is not claimed before that one is `ready_when`.
+    """
 
     id: str
     tenant: str
@@ -43,6 +55,8 @@ class Order:
     amount: int | None = None
     currency: str | None = None
     caused_by: str | None = None
+    concerns: str | None = None
+    ready_when: Ready | None = None
     context: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -53,6 +67,18 @@ class Accepted:
     id: str
     state: State
     created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Concerned:
+    """The effect that another one acts upon, as it stood when the attempt was claimed.
+
+    `ref` is the provider's id of it (a charge's PaymentIntent), None while the provider has not named one.
+    """
+
+    id: str
+    state: State
+    ref: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +105,7 @@ class Attempt:
     policy: Policy
     dedupe_key: str
     context: Mapping[str, str]
+    concerned: Concerned | None = None
 
 
 class LeaseLost(Exception):

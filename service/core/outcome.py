@@ -56,9 +56,26 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The request may or may not have been carried out: no answer, a stored 500, a torn body (W7, W8)."""
+    """The request may or may not have been carried out: no answer, a stored 500, a torn body (W7, W8).
+
+    `after_seconds` is when to ask again at the earliest; None means our backoff.
+    """
 
     reason: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Proof of absence: two look-ups, far enough apart, found nothing when all that was sent had to have landed.
+
+    `harmless`: sending again could not move money a second time even if the proof were wrong (an unconfirmed
+    PaymentIntent); otherwise the effect's policy decides, or a person.
+    """
+
+    reason: str
+    harmless: bool = False
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -70,4 +87,4 @@ class Contradiction:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
-Outcome = Succeeded | Failed | Awaiting | Deferred | Unknown | Contradiction
+Outcome = Succeeded | Failed | Awaiting | Deferred | Unknown | Absent | Contradiction

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from service.core.effect import Accepted, Order
-from service.core.errors import DedupeConflict
+from service.core.errors import DedupeConflict, ValidationError
 from service.core.state import State
 from service.store import bell, effects
 from service.store.database import Caller, connection_of, statement, transaction
@@ -20,8 +20,9 @@ ORDERS_AT_ONCE = 2_000  # one statement's share of a bulk: a few megabytes of pa
 def accept(caller: Caller, orders: Sequence[Order], *, actor: str) -> list[Accepted]:
     """Accept each order in the caller's transaction; the answers come in the order of `orders`.
 
-    Raises DedupeConflict when a key was used before with another request (I4): then none of the call is written,
-    even if the caller catches it and commits.
+    Raises ValidationError when an order concerns an effect that is not there or does not fit, DedupeConflict when a
+    key was used before with another request (I4): then none of the call is written, even if the caller catches it
+    and commits.
     """
     connection = connection_of(caller)
     if len(orders) == 1:
@@ -48,6 +49,7 @@ def _parts(orders: Sequence[Order]) -> list[Sequence[Order]]:
 
 def _accept_some(caller: Caller, orders: Sequence[Order], actor: str) -> list[Accepted]:
     connection = connection_of(caller)
+    _check_concerned(caller, [order for order in orders if order.concerns])
     created = effects.accept(connection, orders, actor=actor)
     repeated = [order for order in orders if order.id not in created]
     known = effects.find(connection, repeated) if repeated else {}
@@ -55,6 +57,26 @@ def _accept_some(caller: Caller, orders: Sequence[Order], actor: str) -> list[Ac
         Accepted(order.id, State.PENDING, created=True) if order.id in created else _repeat(order, known[order.id])
         for order in orders
     ]
+
+
+def _check_concerned(caller: Caller, orders: Sequence[Order]) -> None:
+    """A refund, capture or cancel names a charge of the same tenant and currency, and no more than its amount."""
+    known = effects.kinds_of(connection_of(caller), [str(order.concerns) for order in orders]) if orders else {}
+    for order in orders:
+        charge = known.get(str(order.concerns))
+        if charge is None or charge["tenant"] != order.tenant or charge["kind"] != "charge":
+            raise ValidationError(
+                f"charge: there is no charge {order.concerns}; pass the id that charge.apply_async returned",
+                field="charge",
+            )
+        if order.amount is None:
+            continue
+        if order.currency != charge["currency"]:
+            raise ValidationError(f"currency: the charge is in {charge['currency']}", field="currency")
+        if order.amount > charge["amount"]:
+            raise ValidationError(
+                f"amount: {order.amount} is more than the charge's {charge['amount']} (minor units)", field="amount"
+            )
 
 
 def _repeat(order: Order, known: tuple[str, State, str]) -> Accepted:

@@ -28,16 +28,19 @@ from service.engine.combine import Combiner
 from service.engine.hold import Hold
 from service.engine.kind import Kind
 from service.engine.outage import patiently
+from service.engine.settle import settle
 from service.engine.settlement import settlement
 from service.providers.ports import Provider
 from service.settings import Settings
-from service.store import attempts, bell, effects
+from service.store import attempts
 from service.store.attempts import Limits, Settlement
-from service.store.database import SchemaRefused, statement, transaction
+from service.store.database import SchemaRefused, statement
 from service.telemetry.context import bound
 
 CROWD = 4  # effects under way from which on settlements wait for each other: fewer commits, a millisecond later
 CLAIM_PATIENCE_SECONDS = 30.0  # a restart of Postgres is waited out; after this the row comes due again by itself
+# A refund that came before its charge's outcome looks again after this; usually the charge's settlement wakes it.
+WAITS_SECONDS = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +104,7 @@ class Executor:
                 claimed = attempts.claim(connection, ids, self._limits, actor=self._actor)
                 if len(claimed) < len(ids):
                     attempts.park_spent(connection, ids, self._limits, actor=self._actor)
+                    attempts.hold_back(connection, ids, seconds=WAITS_SECONDS)
             return asked_at, claimed
 
         until = monotonic() + CLAIM_PATIENCE_SECONDS
@@ -156,7 +160,7 @@ class Executor:
 
     def _settle_batch(self, items: Sequence[tuple[Settlement, list[Order]]]) -> list[bool]:
         try:
-            owned = self._write(items)
+            owned = settle(items, actor=self._actor)
         except SchemaRefused:
             # One of them contradicts a promise of the schema; the others must not suffer for it.
             return [self._settle_one(item) for item in items]
@@ -164,7 +168,7 @@ class Executor:
 
     def _settle_one(self, item: tuple[Settlement, list[Order]]) -> bool:
         try:
-            return bool(self._write([item]))
+            return bool(settle([item], actor=self._actor))
         except SchemaRefused as error:
             done = item[0]
             # Only the first line: Postgres goes on with the failing row, which holds the request.
@@ -180,21 +184,7 @@ class Executor:
                 parked_reason="schema_refused",
                 error=reason,
             )
-            return bool(self._write([(parked, [])]))
-
-    def _write(self, items: Sequence[tuple[Settlement, list[Order]]]) -> set[str]:
-        settlements = [done for done, _ in items]
-        if not any(orders for _, orders in items):
-            with statement() as connection:
-                return attempts.settle(connection, settlements, actor=self._actor)
-        with transaction() as connection:
-            owned = attempts.settle(connection, settlements, actor=self._actor)
-            orders = [order for done, asked in items if done.id in owned for order in asked]
-            if orders:
-                effects.accept(connection, orders, actor=self._actor)
-        if orders:
-            bell.ring()
-        return owned
+            return bool(settle([(parked, [])], actor=self._actor))
 
     def _recorded(self, attempt: Attempt, progress: Mapping[str, Any]) -> bool:
         return self._record((attempt, progress))

@@ -8,7 +8,7 @@ from typing import assert_never
 
 from service.core.backoff import full_jitter
 from service.core.effect import Attempt, Guarantee, Policy
-from service.core.outcome import Awaiting, Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
+from service.core.outcome import Absent, Awaiting, Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
 from service.core.state import State
 from service.store.attempts import Limits, Settlement
 
@@ -71,11 +71,17 @@ def _settlement(  # noqa: PLR0911 - one case a line of the design
             return write(
                 state=attempt.prior, fact="deferred", in_doubt=attempt.in_doubt, after_seconds=wait, error=reason
             )
-        case Unknown(reason):
+        case Unknown(reason, _, after):
             if reason in NOTHING_TO_SEND or (guarantee is Guarantee.BLIND and attempt.policy is Policy.AT_MOST_ONCE):
                 return _park(attempt, outcome, reason, in_doubt=True)
-            wait = UNKNOWN_AFTER_SECONDS + full_jitter(attempt.number, random)
+            wait = UNKNOWN_AFTER_SECONDS + full_jitter(attempt.number, random) if after is None else after + random()
             return write(state=State.UNKNOWN, fact="unknown", in_doubt=True, after_seconds=wait, error=reason)
+        case Absent(reason, harmless):
+            if not harmless and attempt.policy is Policy.AT_MOST_ONCE:
+                return _park(attempt, outcome, reason, in_doubt=True)
+            # The only way back to a fresh send: what may have gone out before is proven not to have been done.
+            wait = full_jitter(attempt.number, random)
+            return write(state=State.PENDING, fact="absent", in_doubt=False, after_seconds=wait, error=reason)
         case Contradiction(reason):
             return _park(attempt, outcome, reason, in_doubt=True)
         case _:

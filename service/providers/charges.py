@@ -37,6 +37,17 @@ class StripeCharges:
         """Carry the charge as far as Stripe lets it go. Raises LeaseLost, having sent nothing after it."""
         return _Charge(self._api, attempt, lease, self._livemode, self._deadline_seconds).run()
 
+    def look_up(self, attempt: Attempt, *, seconds: float) -> Outcome:
+        """Ask for the recorded PaymentIntent; without one there is nothing to ask for."""
+        known = attempt.progress.get("payment_intent")
+        if not isinstance(known, str):
+            return Unknown("not_found")
+        reply = self._api.retrieve(known, Call(seconds, lambda: None))
+        request = attempt.request
+        expected = Expected(attempt.id, request["amount"], request["currency"], self._livemode, known)
+        result = classify(reply, expected)
+        return Unknown("not_confirmed", evidence=reply.evidence()) if isinstance(result, Next) else result
+
 
 class _Charge:
     """One attempt at one charge."""

@@ -25,3 +25,10 @@ class Provider(Protocol):
         Calls `lease.guard()` after each connection is open and before its first byte, `lease.record()` at recovery
         points. Lets LeaseLost through; everything else it cannot classify is `Unknown`.
         """
+
+    def look_up(self, attempt: Attempt, *, seconds: float) -> Outcome:
+        """Ask what became of it, sending nothing that has an effect; blocking, at most `seconds`.
+
+        Found: its outcome. `Unknown("not_found")`: nothing was found, which proves nothing by itself.
+        `Unknown("cannot_be_asked")`: this provider has no way to tell. `Deferred`: it does not answer now.
+        """

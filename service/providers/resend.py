@@ -47,6 +47,10 @@ class ResendMail:
         except HorizonPassed:
             return Unknown("key_expired")  # nothing may be sent any more; a person looks at the mailbox
 
+    def look_up(self, attempt: Attempt, *, seconds: float) -> Outcome:  # noqa: ARG002 - nobody to ask
+        """Nothing here can be asked by our key or Message-ID."""
+        return Unknown("cannot_be_asked")
+
     def _post(self, attempt: Attempt, lease: Lease, mail: Mail, before_send: Callable[[], None]) -> Outcome:
         headers = {
             "Authorization": f"Bearer {self._api_key}",

@@ -59,6 +59,10 @@ class SmtpMail:
         deadline = Deadline(min(self._deadline_seconds, lease.seconds_left()))
         return _Dialogue(self._server, lease, deadline, unanswered).run(letter)
 
+    def look_up(self, attempt: Attempt, *, seconds: float) -> Outcome:  # noqa: ARG002 - nobody to ask
+        """Nothing here can be asked by our key or Message-ID."""
+        return Unknown("cannot_be_asked")
+
 
 @dataclass(frozen=True, slots=True)
 class _Letter:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from service.core.effect import Attempt, Policy
+from service.core.effect import Attempt, Concerned, Policy
 from service.core.state import State
 
 # Claimable: due, and either at rest or held by an attempt whose lease is over. The row lock makes a second claim of
@@ -23,15 +23,31 @@ _DUE = """
     id = any(cast(:ids as uuid[])) and (not_before is null or not_before <= now())
     and (state in ('pending', 'unknown', 'awaiting') or (state = 'executing' and lease_until < now()))
 """
+# An effect that acts upon another one begins when that one is far enough (never a refund before its charge succeeded).
+_READY = """
+    (e.concerns is null or exists (select 1 from effects t where t.id = e.concerns and (
+        t.state in ('succeeded', 'failed')
+        or (e.ready_when = 'authorised' and t.state = 'awaiting' and t.outcome ->> 'status' = 'requires_capture'))))
+"""
 # An effect that awaits the provider's answer is only asked after: that spends nothing.
 _SPENT = """
     (state <> 'awaiting' and (attempt - budget_from >= :budget
      or coalesce(patience_from, first_sent_at) < now() - make_interval(secs => :age_limit)))
 """
 
+_ATTEMPT = """
+    cast(e.id as text) as id, e.tenant, e.kind, e.attempt, e.prior, e.in_doubt, e.request, e.progress, e.policy,
+    e.dedupe_key, e.context,
+    coalesce(extract(epoch from clock_timestamp() - e.first_sent_at)::float8, 0) as sent_age,
+    coalesce(extract(epoch from clock_timestamp() - coalesce(e.patience_from, e.first_sent_at))::float8, 0) as waited,
+    e.attempt - e.budget_from as tries, cast(t.id as text) as concerned_id, t.state as concerned_state,
+    coalesce(t.provider_ref, t.progress ->> 'payment_intent') as concerned_ref
+"""
+
 _CLAIM = text(f"""
 with due as (
-    select id, state, attempt from effects where {_DUE} and ({_SPENT}) is not true order by id for update
+    select id, state, attempt from effects e where {_DUE} and ({_SPENT}) is not true and {_READY}
+    order by id for update
 ), claimed as (
     update effects e set
         state = 'executing', attempt = e.attempt + 1,
@@ -46,11 +62,37 @@ with due as (
     select id, 'leased_out', attempt - 1, :actor from claimed where prior = 'executing'
     union all select id, 'claimed', attempt, :actor from claimed
 )
-select cast(id as text) as id, tenant, kind, attempt, prior, in_doubt, request, progress, policy, dedupe_key, context,
-       extract(epoch from clock_timestamp() - first_sent_at)::float8 as sent_age,
-       extract(epoch from clock_timestamp() - coalesce(patience_from, first_sent_at))::float8 as waited,
-       attempt - budget_from as tries
-from claimed
+select {_ATTEMPT} from claimed e left join effects t on t.id = e.concerns
+""")
+
+# An effect as an attempt would find it, without claiming it: for asking the provider, never for sending.
+_STANDING = text(f"""
+select {_ATTEMPT} from (select *, state as prior from effects where id = cast(:id as uuid)) e
+    left join effects t on t.id = e.concerns
+""")
+
+# Delivered too early: it comes due again by itself, and at once when what it waits for is ready (`wake`). It was not
+# tried, so the delivery does not count.
+_HOLD_BACK = text(f"""
+update outbox o set road = 'later', deliveries = 0, available_at = now() + make_interval(secs => :seconds),
+    last_error = 'waits for the effect it concerns'
+from effects e
+where o.effect_id = e.id and e.id = any(cast(:ids as uuid[])) and e.state = 'pending' and o.road = 'published'
+  and not {_READY}
+returning cast(e.id as text)
+""")
+
+_WAKE = text("""
+with waiting as (
+    select d.id from effects d where d.concerns = any(cast(:ids as uuid[])) and d.state = 'pending'
+      and (d.not_before is null or d.not_before <= now())
+), concerned as (
+    -- Captured or cancelled: the charge that waits for it is asked after at once.
+    update effects t set not_before = null from effects d
+    where d.id = any(cast(:ids as uuid[])) and t.id = d.concerns and t.state = 'awaiting' returning t.id
+)
+update outbox o set road = 'later', available_at = now()
+where o.effect_id in (select id from waiting union all select id from concerned) and o.road in ('later', 'published')
 """)
 
 # A message that kills its worker each time never reaches a settlement, so the budget is enforced here as well.
@@ -102,8 +144,10 @@ with input as materialized (
     -- The same attempt may still answer after its lease was declared lost, as long as nobody has claimed since:
     -- a late own answer is evidence and moves `unknown` or `parked` forward, never back.
     from input i where e.id = i.id and e.attempt = i.attempt and (
-        e.state = 'executing' or (e.state in ('unknown', 'parked') and i.state in ('succeeded', 'failed')))
-    returning e.id
+        e.state = 'executing'
+        or (e.state in ('unknown', 'parked', 'awaiting') and i.state in ('succeeded', 'failed'))
+        or (e.state = 'unknown' and i.state = 'awaiting'))
+    returning e.id, e.concerns
 ), closed as (
     delete from outbox o using owned w, input i
     where o.effect_id = w.id and i.id = w.id and i.state in ('succeeded', 'failed')
@@ -117,10 +161,13 @@ with input as materialized (
 ), facts as (
     -- I9: an answer that came after the lease was lost is evidence and is kept; it changes no state.
     insert into journal (effect_id, fact, attempt, actor, evidence)
-    select i.id, case when w.id is null then 'late_answer' else i.fact end, i.attempt, :actor, i.evidence
+    select i.id, case when w.id is null then 'late_answer' else i.fact end, i.attempt, :actor,
+        case when w.id is null then i.evidence || jsonb_build_object('answer', i.state) else i.evidence end
     from input i left join owned w on w.id = i.id
 )
-select cast(id as text) from owned
+select cast(w.id as text) as id,
+       w.concerns is not null or exists (select 1 from effects d where d.concerns = w.id) as linked
+from owned w
 """)
 
 
@@ -158,7 +205,8 @@ class Limits:
 def claim(connection: Connection, ids: Sequence[str], limits: Limits, *, actor: str) -> list[Attempt]:
     """Begin an attempt at each effect that is due and free; the others are left alone. One commit in autocommit."""
     rows = connection.execute(_CLAIM, {**_limits(limits), "ids": list(ids), "actor": actor})
-    return [_attempt(row) for row in rows]
+    # A lost lease reads as `unknown`: that attempt may have sent.
+    return [_attempt(row, State.UNKNOWN if row.prior == State.EXECUTING else State(row.prior)) for row in rows]
 
 
 def park_spent(connection: Connection, ids: Sequence[str], limits: Limits, *, actor: str) -> list[str]:
@@ -184,21 +232,36 @@ def settle(connection: Connection, settlements: Sequence[Settlement], *, actor: 
     A final state deletes the outbox row in the same commit (I7); any other makes it come due again or parks it.
     """
     encoded = [{name: getattr(s, name) for name in Settlement.__slots__} for s in settlements]
-    return set(connection.execute(_SETTLE, {"rows": _encode(encoded), "actor": actor}).scalars())
+    rows = connection.execute(_SETTLE, {"rows": _encode(encoded), "actor": actor}).all()
+    linked = [row.id for row in rows if row.linked]
+    if linked:
+        connection.execute(_WAKE, {"ids": linked})
+    return {row.id for row in rows}
+
+
+def hold_back(connection: Connection, ids: Sequence[str], *, seconds: float) -> list[str]:
+    """Let those of `ids` that wait for another effect come due again in `seconds`; return them."""
+    return list(connection.execute(_HOLD_BACK, {"ids": list(ids), "seconds": seconds}).scalars())
+
+
+def standing(connection: Connection, effect_id: str) -> Attempt | None:
+    """An effect as its last attempt left it, `number` and all, without claiming it; None when there is none."""
+    row = connection.execute(_STANDING, {"id": effect_id}).one_or_none()
+    return _attempt(row, State(row.prior)) if row else None
 
 
 def _limits(limits: Limits) -> dict[str, float]:
     return {"lease": limits.lease, "budget": limits.budget, "age_limit": limits.age_limit}
 
 
-def _attempt(row: Any) -> Attempt:
-    lost = row.prior == State.EXECUTING
+def _attempt(row: Any, prior: State) -> Attempt:
+    concerned = row.concerned_id and Concerned(row.concerned_id, State(row.concerned_state), row.concerned_ref)
     return Attempt(
         id=row.id,
         tenant=row.tenant,
         kind=row.kind,
         number=row.attempt,
-        prior=State.UNKNOWN if lost else State(row.prior),
+        prior=prior,
         in_doubt=row.in_doubt,
         sent_age_seconds=row.sent_age,
         tries=row.tries,
@@ -208,6 +271,7 @@ def _attempt(row: Any) -> Attempt:
         policy=Policy(row.policy),
         dedupe_key=row.dedupe_key,
         context=row.context,
+        concerned=concerned or None,
     )
 
 

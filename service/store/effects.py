@@ -14,7 +14,8 @@ from service.core.state import State
 _INPUT = """
     select * from jsonb_to_recordset(cast(:orders as jsonb)) as o (
         id uuid, tenant text, kind text, dedupe_key text, fingerprint text, request jsonb, lane text, policy text,
-        priority smallint, not_before timestamptz, amount bigint, currency text, caused_by uuid, context jsonb)
+        priority smallint, not_before timestamptz, amount bigint, currency text, caused_by uuid,
+        concerns uuid, ready_when text, context jsonb)
 """
 
 # One statement for one effect or ten thousand. Rows go in by key order, so that two callers with overlapping keys
@@ -23,9 +24,9 @@ _ACCEPT = text(f"""
 with input as materialized ({_INPUT}),
 new as (
     insert into effects (id, tenant, kind, dedupe_key, fingerprint, request, state, policy, not_before,
-                         amount, currency, caused_by, context)
+                         amount, currency, caused_by, concerns, ready_when, context)
     select id, tenant, kind, dedupe_key, fingerprint, request, 'pending', policy, not_before,
-           amount, currency, caused_by, context
+           amount, currency, caused_by, concerns, ready_when, context
     from input order by tenant, kind, dedupe_key
     on conflict (tenant, kind, dedupe_key) do nothing
     returning id
@@ -49,10 +50,14 @@ from input i join effects e on (e.tenant, e.kind, e.dedupe_key) = (i.tenant, i.k
 _SHOW = """
 select cast(e.id as text) as id, e.tenant, e.kind, e.dedupe_key, e.state, e.attempt, e.lease_until, e.not_before,
        e.first_sent_at, e.in_doubt, e.progress, e.policy, e.provider, e.provider_ref, e.outcome, e.amount, e.currency,
-       cast(e.caused_by as text) as caused_by, e.context, e.created_at, e.settled_at,
+       cast(e.caused_by as text) as caused_by,
+       cast(e.concerns as text) as concerns, e.ready_when, e.context, e.created_at, e.settled_at,
        o.lane, o.road, o.available_at, o.deliveries, o.parked_reason, o.last_error
 from effects e left join outbox o on o.effect_id = e.id
 """
+_KINDS_OF = text("""
+select cast(id as text) as id, tenant, kind, amount, currency from effects where id = any(cast(:ids as uuid[]))
+""")
 _GET = text(f"{_SHOW} where e.id = cast(:id as uuid) and (cast(:tenant as text) is null or e.tenant = :tenant)")
 
 
@@ -65,6 +70,12 @@ def find(connection: Connection, orders: Sequence[Order]) -> dict[str, tuple[str
     """For each order's id: (id, state, fingerprint) of the effect that carries its key."""
     rows = connection.execute(_FIND, {"orders": _encode(orders)})
     return {r.asked: (r.id, State(r.state), r.fingerprint) for r in rows}
+
+
+def kinds_of(connection: Connection, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Tenant, kind, amount and currency of those of `ids` that exist."""
+    rows = connection.execute(_KINDS_OF, {"ids": list(ids)}).mappings()
+    return {row["id"]: dict(row) for row in rows}
 
 
 def get(connection: Connection, effect_id: str, *, tenant: str | None = None) -> dict[str, Any] | None:

@@ -1,8 +1,11 @@
-"""The three tables as SQLAlchemy sees them; the checks and triggers that guard them stand in the migrations.
+"""The tables as SQLAlchemy sees them; the checks and triggers that guard them stand in the migrations.
 
 effects   one thing to be done once: the permanent record and the tombstone of its dedupe key
 outbox    the duty to deliver one unsettled effect: small, hot, empty when all is done
 journal   one fact about an effect: append-only
+inbox     one event a provider has told us: a hint to look
+audits    one comparison of our books with the provider's; breaks: what did not agree
+incarnations   the lives of this database; orphans: what an earlier life left at the provider
 """
 
 from __future__ import annotations
@@ -69,6 +72,8 @@ effects = Table(
     Column("context", JSONB, nullable=False, server_default=_EMPTY, comment="trace context and request id"),
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
     Column("settled_at", _TIME),
+    Column("concerns", Uuid, ForeignKey("effects.id"), comment="the effect this one acts upon: a refund's charge"),
+    Column("ready_when", Text, comment="what that effect must be before this one may be claimed"),
     UniqueConstraint("tenant", "kind", "dedupe_key", name="effects_dedupe_key"),
     Index(
         "effects_provider_ref",
@@ -78,6 +83,7 @@ effects = Table(
         postgresql_where=text("provider_ref IS NOT NULL"),
     ),
     Index("effects_caused_by", "caused_by", postgresql_where=text("caused_by IS NOT NULL")),
+    Index("effects_concerns", "concerns", postgresql_where=text("concerns IS NOT NULL")),
     # `state` stands in no index on purpose: an indexed column that changes forbids heap-only updates.
     postgresql_with={"fillfactor": "70"},
     comment="One thing to be done once: the permanent record, and the tombstone of its dedupe key.",
@@ -128,4 +134,104 @@ journal = Table(
     Column("actor", Text, nullable=False, comment="who wrote it: a process or a person"),
     Column("evidence", JSONB, nullable=False, server_default=_EMPTY, comment="status, request id, code; no payload"),
     comment="One fact about an effect, append-only: a trigger refuses UPDATE, DELETE and TRUNCATE.",
+)
+
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("event_id", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("object_id", Text, nullable=False),
+    Column("object_type", Text, nullable=False),
+    Column("effect_id", Uuid, comment="what the object says of itself (metadata); not a reference, it may be anything"),
+    Column("payment_intent", Text),
+    Column("event_at", _TIME, nullable=False, comment="the provider's time; says nothing about order"),
+    Column("received_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+    Column("available_at", _TIME, nullable=False, server_default=_NOW),
+    Column("tries", BigInteger, nullable=False, server_default=text("0")),
+    Column("processed_at", _TIME),
+    Column("result", Text, comment="what came of looking"),
+    Index("inbox_open", "available_at", postgresql_where=text("processed_at IS NULL")),
+    Index("inbox_received", "received_at"),
+    comment="One event a provider has told us, by its id: a hint to look, never a fact by itself.",
+)
+
+audits = Table(
+    "audits",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("since", _TIME, nullable=False),
+    Column("until", _TIME, nullable=False),
+    Column("started_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+    Column("finished_at", _TIME),
+    Column("actor", Text, nullable=False),
+    Column("counts", JSONB, nullable=False, server_default=_EMPTY),
+    comment="One comparison of our books with the provider's; the last finished one is the cursor.",
+)
+
+breaks = Table(
+    "breaks",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("class", Text, nullable=False),
+    Column(
+        "subject", Text, nullable=False, comment="what it is about: an effect's id, a provider's object, a currency"
+    ),
+    Column("effect_id", Uuid),
+    Column("provider", Text),
+    Column("provider_ref", Text),
+    Column("amount", BigInteger, comment="minor units"),
+    Column("currency", Text),
+    Column("detail", JSONB, nullable=False, server_default=_EMPTY),
+    Column("first_audit", BigInteger, ForeignKey("audits.id")),
+    Column("last_audit", BigInteger, ForeignKey("audits.id")),
+    Column("found_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+    Column("seen_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+    Column("owner", Text),
+    Column("note", Text),
+    Column("closed_at", _TIME),
+    Column("closed_by", Text),
+    Index("breaks_open", "class", "subject", unique=True, postgresql_where=text("closed_at IS NULL")),
+    Index("breaks_effect", "effect_id", postgresql_where=text("effect_id IS NOT NULL")),
+    comment="One thing that does not agree, until a person closes it.",
+)
+
+incarnations = Table(
+    "incarnations",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("system_identifier", Text, nullable=False),
+    Column("timeline", BigInteger, nullable=False),
+    Column("began_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+    Column("quarantined_at", _TIME),
+    Column("quarantine_reason", Text),
+    Column("released_at", _TIME),
+    Column("released_by", Text),
+    Column("release_reason", Text),
+    Column("counts", JSONB, nullable=False, server_default=_EMPTY),
+    comment="The lives of this database: a new timeline or system sends nothing until it is released.",
+)
+
+orphans = Table(
+    "orphans",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("provider_ref", Text, primary_key=True),
+    Column("dedupe_hash", Text),
+    Column("effect_id", Uuid),
+    Column("kind", Text, nullable=False),
+    Column("amount", BigInteger),
+    Column("currency", Text),
+    Column("provider_created_at", _TIME),
+    Column("incarnation", BigInteger, ForeignKey("incarnations.id")),
+    Column("found_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+    Column("adopted_by", Uuid),
+    Index(
+        "orphans_dedupe_hash",
+        "dedupe_hash",
+        unique=True,
+        postgresql_where=text("dedupe_hash IS NOT NULL AND adopted_by IS NULL"),
+    ),
+    comment="Objects at the provider that a database which went back in time has forgotten.",
 )

@@ -108,7 +108,7 @@ def test_a_whole_effect_is_taken_in_every_state(sql, state):
         ("effects_money", "pending", {"amount": 10**8, "request": Jsonb({"amount": 10**8, "currency": "eur"})}),
         ("effects_currency", "pending", {"currency": "EUR", "request": Jsonb({"amount": 4200, "currency": "EUR"})}),
         ("effects_currency", "pending", {"currency": "xts", "request": Jsonb({"amount": 4200, "currency": "xts"})}),
-        ("effects_charge_has_money", "pending", {"amount": None, "currency": None}),
+        ("effects_has_money", "pending", {"amount": None, "currency": None}),
         ("effects_money_as_requested", "pending", {"amount": 4201}),
         ("effects_money_as_requested", "pending", {"currency": "usd"}),
     ],

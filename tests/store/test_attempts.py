@@ -277,7 +277,7 @@ def test_i9_nothing_moves_a_settled_effect_and_what_contradicts_it_is_kept(books
     contradiction = final(attempt, State.FAILED, evidence={"status": 402})
     assert books.settle(contradiction) == set()
     assert books.effect(effect_id) == before
-    assert books.one("select evidence from journal where fact = 'late_answer'") == {"status": 402}
+    assert books.one("select evidence from journal where fact = 'late_answer'") == {"status": 402, "answer": "failed"}
 
 
 def test_a_late_answer_of_the_same_attempt_settles_what_the_relay_had_declared_lost(books):

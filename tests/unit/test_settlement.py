@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from service.core.effect import Attempt, Guarantee, Policy
-from service.core.outcome import Awaiting, Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
+from service.core.outcome import Absent, Awaiting, Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
 from service.core.state import FINAL, TRANSITIONS, State
 from service.engine.settlement import NOTHING_TO_SEND, UNKNOWN_AFTER_SECONDS, settlement
 from service.store.attempts import Limits, Settlement
@@ -22,6 +22,8 @@ OUTCOMES: list[Outcome] = [
     Deferred("rate_limited", None, {"status": 429}),
     Deferred("rate_limited", 7.0, {"status": 429}),
     Unknown("timeout", {"phase": "read"}),
+    Absent("absent", harmless=True),
+    Absent("absent"),
     Contradiction("echo_mismatch", {"status": 200}),
 ]
 ATTEMPT = Attempt(
