@@ -16,6 +16,7 @@ from urllib.parse import quote
 import stripe
 
 from service.core.effect import HorizonPassed, LeaseLost
+from service.core.errors import DependencyUnavailable
 from service.providers.http1 import Answer
 from service.providers.stripe_answers import Reply, Sent, Step
 from service.providers.wire import NoAnswer, NotSent, Wire
@@ -99,6 +100,22 @@ class StripeApi:
     def retrieve(self, intent: str, call: Call) -> Reply:
         """Ask what became of it; strongly consistent and without effect."""
         return self._perform(Step.RETRIEVE, call, "get", f"{_INTENTS}/{quote(intent, safe='')}", {}, in_doubt=False)
+
+    def read(self, path: str, params: Mapping[str, Any], *, seconds: float) -> Mapping[str, Any]:
+        """GET anything, for look-ups and audits; without effect. Raises DependencyUnavailable in words for a person."""
+        call = Call(seconds, lambda: None)
+        token = _current.set(call)
+        try:
+            data = self._sdk().raw_request("get", path, **params).data
+        except (NotSent, NoAnswer) as error:
+            raise DependencyUnavailable(f"Stripe does not answer ({error.reason}): try again later") from None
+        except stripe.StripeError as error:
+            raise DependencyUnavailable(f"Stripe refused to be read: {error.http_status} {error.code or ''}") from None
+        finally:
+            _current.reset(token)
+        if not isinstance(data, dict):
+            raise DependencyUnavailable("Stripe's answer is not an object")
+        return data
 
     def _sdk(self) -> stripe.StripeClient:
         """One client per process: a client used before the fork answers with other requests' data."""
