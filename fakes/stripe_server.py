@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fakes import ledger
+from fakes import ledger, webhooks
 from fakes import serve as serving
 from fakes.storage import Storage
 from fakes.stripe import SCHEMA, StripeDialect
@@ -16,12 +16,13 @@ from fakes.stripe import SCHEMA, StripeDialect
 
 async def serve(state: Path, port: int, admin_port: int, latency_seconds: float) -> None:
     """Run until told to stop."""
-    house = serving.House("stripe", state, SCHEMA)
+    house = serving.House("stripe", state, SCHEMA + webhooks.SCHEMA)
     await house.open()
+    sender = webhooks.Sender(house.storage, house.clock)
     api, back = serving.listen(port), serving.listen(admin_port)
     running = [
         await serving.start_http(house.front_door(StripeDialect(), latency_seconds), api),
-        await serving.start_http(house.admin().app(_oracle(house.storage)), back),
+        await serving.start_http(house.admin().app([*_oracle(house.storage), *await sender.start()]), back),
     ]
     await serving.run_until_stopped(
         house.storage,
