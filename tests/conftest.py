@@ -128,11 +128,7 @@ def forget_process_state() -> None:
     database._engine_of.cache_clear()
     settings.load.cache_clear()
     # Only what was loaded: importing the tasks takes a second that a test of the store need not pay.
-    for module, name in (
-        ("tasks.effect_task", "_executor"),
-        ("tasks.mail", "_provider"),
-        ("tasks.payments", "_provider"),
-    ):
-        cached = getattr(sys.modules.get(module), name, None)
-        if cached is not None:
-            cached.cache_clear()
+    for module in [module for name, module in sys.modules.items() if name.startswith("tasks.")]:
+        for cached in (vars(module).get("_executor"), vars(module).get("_provider")):
+            if hasattr(cached, "cache_clear"):
+                cached.cache_clear()

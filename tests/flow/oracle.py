@@ -21,6 +21,11 @@ FINAL = ("succeeded", "failed")
 _STEPS = {"create", "confirm", "send"}
 _FACT_OF_STATE = {
     "unknown": {"unknown", "leased_out", "late_answer", "deferred"},
+    "awaiting": {"awaiting", "deferred", "verified"},
+    "parked": {"parked", "late_answer"},
+    "succeeded": {"succeeded", "late_answer", "verified", "resolved"},
+    "failed": {"failed", "late_answer", "verified", "resolved"},
+},
     "awaiting": {"awaiting", "deferred"},
     "parked": {"parked", "late_answer"},
     "succeeded": {"succeeded", "late_answer"},

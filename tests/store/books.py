@@ -21,15 +21,15 @@ LIMITS = Limits(lease=90.0, budget=60, age_limit=3 * 86400.0)
 
 # Which fact may be the last one that speaks of a state (I8). `leased_out` is followed by `claimed` in one statement.
 _EXPLAINS = {
-    "pending": {"accepted", "deferred", "unparked", "replayed"},
+    "pending": {"accepted", "deferred", "unparked", "replayed", "absent", "resolved"},
     "executing": {"claimed"},
-    "awaiting": {"awaiting", "deferred", "replayed"},
+    "awaiting": {"awaiting", "deferred", "replayed", "verified"},
     "unknown": {"unknown", "leased_out", "deferred", "replayed"},
     "parked": {"parked"},
-    "succeeded": {"succeeded", "resolved"},
-    "failed": {"failed", "resolved"},
+    "succeeded": {"succeeded", "resolved", "verified"},
+    "failed": {"failed", "resolved", "verified"},
 }
-_SILENT = ("progressed", "late_answer")
+_SILENT = ("progressed", "late_answer", "hinted", "recovered")
 
 
 def order(key: str = "order:17:charge", *, kind: str = "charge", amount: int = 4200, **changes: Any) -> Order:
