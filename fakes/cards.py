@@ -23,12 +23,20 @@ class Decline:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One card: how it looks and how it ends."""
+    """One card or bank account: how it looks, how a charge of it ends, and how a refund does."""
 
     brand: str = "visa"
     last4: str = "4242"
     decline: Decline | None = None
     authentication: Literal["never", "always", "unless_set_up"] = "never"
+    attaches: bool = True
+    refund: Literal["succeeds", "pending", "fails_later"] = "succeeds"
+    type: Literal["card", "us_bank_account", "sepa_debit"] = "card"
+
+    @property
+    def slow(self) -> bool:
+        """Whether the bank answers days later: the PaymentIntent is `processing` until then."""
+        return self.type != "card"
 
 
 GENERIC = Decline("card_declined", "generic_decline", "Your card was declined.")
@@ -38,6 +46,11 @@ AUTHENTICATION_REQUIRED = Decline(
     "Your card was declined. This transaction requires authentication.",
     None,
 )
+
+
+def _bank_decline(code: str, message: str) -> Decline:
+    return Decline(code, None, message, None)
+
 
 _GOOD = Card()
 _NAMED = {
@@ -70,19 +83,68 @@ _NAMED = {
         last4="0119",
         decline=Decline("processing_error", None, "An error occurred while processing your card. Try again later."),
     ),
+    # "Attaching this card to a Customer object succeeds, but attempts to charge the customer fail."
     "pm_card_chargeCustomerFail": Card(last4="0341", decline=GENERIC),
     "pm_card_authenticationRequired": Card(last4="3184", authentication="always"),
     "pm_card_authenticationRequiredOnSetup": Card(last4="3155", authentication="always"),
     "pm_card_authenticationRequiredSetupForOffSession": Card(last4="3155", authentication="unless_set_up"),
+    # Refunds: the one begins as pending and succeeds later, the other begins as succeeded and fails later.
+    "pm_card_pendingRefund": Card(last4="7726", refund="pending"),
+    "pm_card_refundFail": Card(last4="5126", refund="fails_later"),
+    # ACH Direct Debit. What the bank says in the end is the default of POST /_fake/intents/{id}/finish.
+    "pm_usBankAccount_success": Card("", "6789", type="us_bank_account"),
+    "pm_usBankAccount_processing": Card("", "1116", type="us_bank_account"),
+    "pm_usBankAccount_accountClosed": Card(
+        "",
+        "1113",
+        type="us_bank_account",
+        decline=_bank_decline("debit_not_authorized", "The customer's bank account has been closed."),
+    ),
+    "pm_usBankAccount_noAccount": Card(
+        "",
+        "1116",
+        type="us_bank_account",
+        decline=_bank_decline("no_account", "The customer's bank account could not be located."),
+    ),
+    "pm_usBankAccount_insufficientFunds": Card(
+        "",
+        "2227",
+        type="us_bank_account",
+        decline=_bank_decline(
+            "insufficient_funds", "The customer's account has insufficient funds to cover this payment."
+        ),
+    ),
+    "pm_usBankAccount_debitNotAuthorized": Card(
+        "",
+        "3335",
+        type="us_bank_account",
+        decline=_bank_decline(
+            "debit_not_authorized", "The customer has notified their bank that this payment was unauthorized."
+        ),
+    ),
+    # SEPA Direct Debit, for payments in euro.
+    "pm_success_de": Card("", "3201", type="sepa_debit"),
+    "pm_successDelayed_de": Card("", "3202", type="sepa_debit"),
+    "pm_failed_de": Card(
+        "", "3203", type="sepa_debit", decline=_bank_decline("generic_decline", "The payment failed.")
+    ),
+    "pm_failedDelayed_de": Card(
+        "", "3204", type="sepa_debit", decline=_bank_decline("generic_decline", "The payment failed.")
+    ),
 }
+BLUEPRINTS = ("pm_card_", "pm_usBankAccount_", "pm_success_", "pm_successDelayed_", "pm_failed_", "pm_failedDelayed_")
 
 
-def find(payment_method: str) -> Card | None:
-    """The card behind an id; None when Stripe knows no such payment method.
+def is_blueprint(name: str) -> bool:
+    """Whether a name is a test payment method, of which each use makes a new one."""
+    return name.startswith(BLUEPRINTS)
 
-    Test names may carry the brand (`pm_card_visa_chargeDeclined`). Any other `pm_…` stands for a saved, good card.
-    """
-    if payment_method.startswith("pm_card_"):
-        unbranded = re.sub(r"^pm_card_visa_(?=charge)", "pm_card_", payment_method)
-        return _NAMED.get(unbranded)
-    return _GOOD if re.fullmatch(r"pm_\w{1,250}", payment_method) else None
+
+def blueprint(name: str) -> Card | None:
+    """The card behind a test name; names may carry the brand (`pm_card_visa_chargeDeclined`)."""
+    return _NAMED.get(re.sub(r"^pm_card_visa_(?=charge)", "pm_card_", name))
+
+
+def assumed(name: str) -> Card | None:
+    """The card behind an id that nobody created: a good one, where the account is not strict."""
+    return _GOOD if re.fullmatch(r"pm_\w{1,250}", name) and not is_blueprint(name) else None

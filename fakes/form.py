@@ -7,7 +7,7 @@ A check refuses before the endpoint begins, so nothing of it is kept under an id
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qsl
@@ -33,10 +33,11 @@ class BadParameter(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The parameters of one endpoint: what each may hold, and which must be there."""
+    """The parameters of one endpoint: what each may hold, which must be there, and what else must be true of them."""
 
     fields: Mapping[str, Kind]
     required: tuple[str, ...] = ()
+    checks: tuple[Callable[[Mapping[str, Any]], None], ...] = ()
 
     def read(self, encoded: str) -> dict[str, Any]:
         """Decode and check. Raises BadParameter."""
@@ -47,7 +48,10 @@ class Form:
         for name in self.required:
             if given.get(name) in (None, ""):
                 raise BadParameter(name, f"Missing required param: {name}.", "parameter_missing")
-        return {name: _checked(name, self.fields[name], value) for name, value in given.items()}
+        params = {name: _checked(name, self.fields[name], value) for name, value in given.items()}
+        for check in self.checks:
+            check(params)
+        return params
 
 
 def decode(encoded: str) -> dict[str, Any]:

@@ -1,137 +1,31 @@
-"""A Stripe that stripe-python talks to unchanged: PaymentIntents, charges, events, and idempotency as documented.
+"""A Stripe that stripe-python talks to unchanged: idempotency as documented, and objects that keep to Stripe's rules.
 
 One account, test mode only. `fakes.pipeline` fixes the order of checks; this page says how Stripe speaks in it.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from fakes import clock, idempotency, ledger, payment_intents, request_log, stripe_errors, stripe_lists, stripe_objects
-from fakes.form import BadParameter, Form, Kind
+from fakes import (
+    clock,
+    holds,
+    idempotency,
+    ledger,
+    objects,
+    payment_methods,
+    request_log,
+    search,
+    settings,
+    stripe_errors,
+    stripe_objects,
+)
 from fakes.idempotency import Answer, KeyRules
-from fakes.pipeline import Arrival, Call, Refusal, Refused, Route
-from service.core.money import currencies
+from fakes.pipeline import Arrival, Refusal
+from fakes.stripe_routes import ROUTES
 
-SCHEMA = clock.SCHEMA + idempotency.SCHEMA + request_log.SCHEMA + ledger.SCHEMA
-
-_SHARED: dict[str, Kind] = {
-    "allowed_payment_method_types": "list",
-    "capture_method": "text",
-    "confirmation_token": "text",
-    "error_on_requires_action": "boolean",
-    "expand": "list",
-    "mandate": "text",
-    "mandate_data": "any",
-    "off_session": "text",  # true, one_off, recurring
-    "payment_method": "text",
-    "payment_method_options": "hash",
-    "radar_options": "hash",
-    "receipt_email": "text",
-    "return_url": "text",
-    "setup_future_usage": "text",
-    "shipping": "any",
-    "use_stripe_sdk": "boolean",
-}
-_CREATE = Form(
-    {
-        **_SHARED,
-        "amount": "integer",
-        "automatic_payment_methods": "hash",
-        "confirm": "boolean",
-        "confirmation_method": "text",
-        "currency": "text",
-        "customer": "text",
-        "description": "text",
-        "metadata": "metadata",
-        "payment_method_types": "list",
-        "statement_descriptor": "text",
-        "statement_descriptor_suffix": "text",
-        "transfer_group": "text",
-    },
-    required=("amount", "currency"),
-)
-_CONFIRM = Form(_SHARED)
-_CAPTURE = Form({"amount_to_capture": "integer", "expand": "list", "metadata": "metadata"})
-_CANCEL = Form({"cancellation_reason": "text", "expand": "list"})
-_RETRIEVE = Form({"client_secret": "text", "expand": "list"})
-_PAGED: dict[str, Kind] = {
-    "created": "any",
-    "ending_before": "text",
-    "expand": "list",
-    "limit": "integer",
-    "starting_after": "text",
-}
-# stripe-python says of each: "This parameter can only be used with confirm=true".
-_WITH_CONFIRM_ONLY = ("off_session", "error_on_requires_action", "return_url")
-
-
-def _route(name: str, method: str, path: str, form: Form, run: Callable[[Call], Answer]) -> Route:
-    """An endpoint whose parameters are in the body of a POST and in the query of a GET."""
-
-    def parse(arrival: Arrival) -> Mapping[str, Any]:
-        try:
-            params = form.read(arrival.query if method == "GET" else arrival.body.decode("utf-8", "replace"))
-            if form is _CREATE:
-                _check_create(params)
-        except BadParameter as bad:
-            raise Refused(stripe_errors.error(400, bad.message, code=bad.code, param=bad.param)) from bad
-        return params
-
-    return Route(name, method, re.compile(path), parse, run)
-
-
-def _check_create(params: Mapping[str, Any]) -> None:
-    """Parameters that are wrong in themselves, whatever the account or the card."""
-    if params["amount"] < 1:
-        message = "This value must be greater than or equal to 1."
-        raise BadParameter("amount", message, "parameter_invalid_integer")
-    if params["currency"].lower() not in currencies():
-        raise BadParameter("currency", f"Invalid currency: {params['currency']}.")
-    if params.get("customer") is not None and not re.fullmatch(r"cus_\w+", params["customer"]):
-        raise BadParameter("customer", f"No such customer: '{params['customer']}'", "resource_missing")
-    for name in _WITH_CONFIRM_ONLY:
-        if name in params and params[name] not in ("false", False) and not params.get("confirm"):
-            raise BadParameter(name, f"The parameter `{name}` can only be used with `confirm=true`.")
-    if "statement_descriptor" in params:
-        message = "The `statement_descriptor` parameter is not supported for card charges; use the suffix."
-        raise BadParameter("statement_descriptor", message)
-
-
-_INTENTS = "/v1/payment_intents"
-_INTENT = rf"{_INTENTS}/(?P<id>\w+)"
-ROUTES = (
-    _route("create", "POST", _INTENTS, _CREATE, payment_intents.create),
-    _route("confirm", "POST", f"{_INTENT}/confirm", _CONFIRM, payment_intents.confirm),
-    _route("retrieve", "GET", _INTENT, _RETRIEVE, payment_intents.retrieve),
-    _route("capture", "POST", f"{_INTENT}/capture", _CAPTURE, payment_intents.capture),
-    _route("cancel", "POST", f"{_INTENT}/cancel", _CANCEL, payment_intents.cancel),
-    _route(
-        "list",
-        "GET",
-        _INTENTS,
-        Form({**_PAGED, "customer": "text"}),
-        stripe_lists.listed("payment_intent", "customer"),
-    ),
-    _route("retrieve_charge", "GET", r"/v1/charges/(?P<id>\w+)", _RETRIEVE, stripe_lists.retrieve("charge")),
-    _route(
-        "list_charges",
-        "GET",
-        "/v1/charges",
-        Form({**_PAGED, "customer": "text", "payment_intent": "text"}),
-        stripe_lists.listed("charge", "customer", "payment_intent"),
-    ),
-    _route("retrieve_event", "GET", r"/v1/events/(?P<id>\w+)", _RETRIEVE, stripe_lists.retrieve("event")),
-    _route(
-        "list_events",
-        "GET",
-        "/v1/events",
-        Form({**_PAGED, "type": "text", "types": "list"}),
-        stripe_lists.listed("event", "type"),
-    ),
-)
+_TABLES = (clock, holds, idempotency, ledger, objects, payment_methods, request_log, search, settings)
+SCHEMA = "".join(owner.SCHEMA for owner in _TABLES)
 
 
 class StripeDialect:

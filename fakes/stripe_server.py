@@ -2,45 +2,41 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-
-from fakes import ledger, webhooks
+from fakes import doors, objects, settings, stripe_admin
 from fakes import serve as serving
-from fakes.storage import Storage
+from fakes.profiles import Habits
 from fakes.stripe import SCHEMA, StripeDialect
 
 
-async def serve(state: Path, port: int, admin_port: int, latency_seconds: float) -> None:
+async def serve(state: Path, port: int, admin_port: int, habits: Habits, *, strict_accounts: bool = False) -> None:
     """Run until told to stop."""
-    house = serving.House("stripe", state, SCHEMA + webhooks.SCHEMA)
+    _adopt(state / "stripe.sqlite3")
+    house = serving.House("stripe", state, SCHEMA, habits, events=True)
     await house.open()
-    sender = webhooks.Sender(house.storage, house.clock)
-    api, back = serving.listen(port), serving.listen(admin_port)
-    running = [
-        await serving.start_http(house.front_door(StripeDialect(), latency_seconds), api),
-        await serving.start_http(house.admin().app([*_oracle(house.storage), *await sender.start()]), back),
-    ]
+    if strict_accounts:
+        await house.storage.write(lambda db: settings.change(db, {"strict_accounts": True}))
+    api, back = doors.listen(port), doors.listen(admin_port)
+    await house.start_api(StripeDialect(), api)
+    await house.start_admin(stripe_admin.routes(house.storage, house.clock), back)
     await serving.run_until_stopped(
         house.storage,
         state,
         {
             "fake": "stripe",
-            "port": serving.port_of(api),
-            "url": f"http://{serving.HOST}:{serving.port_of(api)}",
-            "admin_port": serving.port_of(back),
-            "admin_url": f"http://{serving.HOST}:{serving.port_of(back)}",
+            "port": doors.port_of(api),
+            "url": f"http://{doors.HOST}:{doors.port_of(api)}",
+            "admin_port": doors.port_of(back),
+            "admin_url": f"http://{doors.HOST}:{doors.port_of(back)}",
         },
     )
-    del running  # held until here: asyncio keeps only weak references to tasks
 
 
-def _oracle(storage: Storage) -> list[Route]:
-    async def show(request: Request) -> Response:
-        effect_id = request.query_params.get("effect_id")
-        return JSONResponse(await storage.write(lambda db: ledger.oracle(db, effect_id)))
-
-    return [Route("/_fake/ledger", show)]
+def _adopt(path: Path) -> None:
+    """Bring what an older fake left behind up to date, before anybody reads it."""
+    if path.exists():
+        with closing(sqlite3.connect(path)) as connection, connection:
+            objects.adopt(connection)

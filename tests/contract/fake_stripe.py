@@ -66,6 +66,27 @@ def confirm(fake: FakeServer, intent: str, key: str, **more: Any) -> stripe.Paym
     return sdk(fake).v1.payment_intents.confirm(intent, {"off_session": True, **more}, {"idempotency_key": key})
 
 
+def paid(fake: FakeServer, effect: str, **more: Any) -> stripe.PaymentIntent:
+    return create(fake, effect, confirm=True, **more)
+
+
+def refund(
+    fake: FakeServer, intent: stripe.PaymentIntent, effect: str, key: str | None = None, **more: Any
+) -> stripe.Refund:
+    wish: Any = {"payment_intent": intent.id, "metadata": {"effect_id": effect}, **more}
+    return sdk(fake).v1.refunds.create(wish, {"idempotency_key": key or f"{effect}:refund"})
+
+
+def summary(fake: FakeServer, effect: str) -> dict[str, Any]:
+    return dict(fake.admin(f"ledger?effect_id={effect}")["summary"])
+
+
+def event_types(fake: FakeServer, object_id: str) -> list[str]:
+    """What was said about one object, oldest first."""
+    events = sdk(fake).v1.events.list({"limit": 100}).data
+    return [str(event.type) for event in events[::-1] if event.data.object["id"] == object_id]
+
+
 def charges(fake: FakeServer, effect: str) -> int:
     return int(fake.admin(f"ledger?effect_id={effect}")["summary"]["rows"])
 

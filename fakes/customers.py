@@ -1,0 +1,30 @@
+"""Customers: somebody to attach payment methods to, and to list PaymentIntents by."""
+
+from __future__ import annotations
+
+from fakes import stripe_errors, stripe_objects
+from fakes.change import Change
+from fakes.idempotency import Answer
+from fakes.pipeline import Call, Refused
+
+
+def create(call: Call) -> Answer:
+    """POST /v1/customers; a `payment_method` named here is attached."""
+    from fakes import payment_methods  # it checks its customers here: a late import keeps the two files apart
+
+    change = Change.asked_by(call)
+    customer = stripe_objects.customer(call.params, change.now)
+    change.save(customer)
+    change.emit("customer.created", customer)
+    if name := call.params.get("payment_method"):
+        found = payment_methods.find(change, name, None)
+        payment_methods.give_to(change, found, customer["id"])
+    return Answer(200, customer)
+
+
+def check(change: Change, customer: str | None, param: str) -> None:
+    """Refuse a customer that does not exist, where the account is strict. Raises Refused."""
+    if customer is None or not change.settings.strict_accounts:
+        return
+    if change.load("customer", customer) is None:
+        raise Refused(stripe_errors.no_such("customer", customer, param, 400))
