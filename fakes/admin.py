@@ -5,6 +5,7 @@ GET  /_fake/requests?key=…              every request seen, and its answer
 GET|POST|DELETE /_fake/faults           the plan with its hits; add a rule; forget all
 POST /_fake/release {"id": n}           let go of requests held at a barrier (all without an id)
 GET|POST /_fake/clock {"advance_seconds": n}
+GET|POST /_fake/keys {"profile", "orphans"}  the key habits in force (`fakes.profiles`), and the mutant if it is one
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from starlette.routing import Route
 
 from fakes import request_log
 from fakes.clock import Clock
+from fakes.doors import Doors
 from fakes.faults import BadFault, Plan
+from fakes.profiles import BadHabit, KeyBook
 from fakes.storage import Storage
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -28,11 +31,13 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class Admin:
     """The endpoints that Stripe and mail share."""
 
-    def __init__(self, name: str, storage: Storage, plan: Plan, clock: Clock) -> None:
+    def __init__(self, name: str, storage: Storage, plan: Plan, clock: Clock, *, doors: Doors, keys: KeyBook) -> None:
         self._name = name
         self._storage = storage
         self._plan = plan
         self._clock = clock
+        self._doors = doors
+        self._keys = keys
 
     def app(self, extra: Sequence[Route]) -> Starlette:
         """The back door, with the oracle that only this fake has."""
@@ -42,11 +47,22 @@ class Admin:
             Route("/_fake/faults", self._faults, methods=["GET", "POST", "DELETE"]),
             Route("/_fake/release", self._release, methods=["POST"]),
             Route("/_fake/clock", self._time, methods=["GET", "POST"]),
+            Route("/_fake/keys", self._habits, methods=["GET", "POST"]),
         ]
         return Starlette(routes=[*own, *extra])
 
     async def _health(self, _request: Request) -> Response:
-        return JSONResponse({"status": "ok", "fake": self._name, "now": self._clock.now()})
+        told = {"status": "ok", "fake": self._name, "now": self._clock.now(), **self._keys.as_json()}
+        return JSONResponse(told)
+
+    async def _habits(self, request: Request) -> Response:
+        if request.method == "POST":
+            wish = await _body(request)
+            try:
+                await self._storage.write(lambda db: self._keys.change(db, wish))
+            except BadHabit as error:
+                return JSONResponse({"error": str(error)}, 422)
+        return JSONResponse(self._keys.as_json())
 
     async def _requests(self, request: Request) -> Response:
         key = request.query_params.get("key")
@@ -60,6 +76,8 @@ class Admin:
                 fault = self._plan.add(await _body(request))
             except BadFault as error:
                 return JSONResponse({"error": str(error)}, 422)
+            if fault.shuts_at_once:
+                self._doors.refuse(fault)
             return JSONResponse(fault.as_json(), 201)
         return JSONResponse({"faults": self._plan.as_json()})
 

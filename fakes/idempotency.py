@@ -12,7 +12,7 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS idempotency_keys (
@@ -21,7 +21,18 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
     status INTEGER, body TEXT,  -- NULL while the first request is in flight
     PRIMARY KEY (account, key)
 );
+-- What an endpoint had done although its answer was a failure: kept by providers that re-run, so as not to repeat it.
+CREATE TABLE IF NOT EXISTS finished_work (
+    account TEXT NOT NULL, key TEXT NOT NULL, status INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (account, key)
+);
 """
+
+Failures = Literal[
+    "kept",  # replayed like any other answer
+    "not_500",  # replayed, but for 5xx, which free the key
+    "released",  # free the key: the same request is executed again, whatever it did the first time
+    "rerun",  # executed again, without repeating what had succeeded
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +42,15 @@ class KeyRules:
     retention_seconds: float = 24 * 3600
     length_max: int = 255
     compares_parameters: bool = True
-    keeps_failures: bool = True
+    failures: Failures = "kept"
+
+    def frees(self, status: int) -> bool:
+        """Whether an answer leaves the key as if it had never been used."""
+        return (status >= 500 and self.failures == "not_500") or (status >= 300 and self.failures == "released")
+
+    def runs_again(self, status: int) -> bool:
+        """Whether an answer is kept, and yet not the last word."""
+        return status >= 300 and self.failures == "rerun"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +131,61 @@ def claim(connection: sqlite3.Connection, rules: KeyRules, who: Claimant) -> Cla
         return Mismatch(row["path"])
     if row["status"] is None:
         return InUse()
+    if rules.runs_again(row["status"]):
+        return _again(connection, who)
     return Replay(Answer(row["status"], row["body"].encode()), row["request_id"])
 
 
-def keep(connection: sqlite3.Connection, rules: KeyRules, who: Claimant, answer: Answer) -> None:
-    """Store the answer under the key, in the transaction of the effect it speaks of."""
-    if answer.status >= 300 and not rules.keeps_failures:
+def _again(connection: sqlite3.Connection, who: Claimant) -> Fresh | Replay:
+    """After a failure: what had succeeded is told, what had not is tried again."""
+    done = connection.execute(
+        "SELECT * FROM finished_work WHERE account = ? AND key = ?", (who.account, who.key)
+    ).fetchone()
+    if done is None:
+        _write(connection, who, None, None)
+        return Fresh()
+    _write(connection, who, done["status"], done["body"])
+    return Replay(Answer(done["status"], done["body"].encode()), who.request_id)
+
+
+def keep(
+    connection: sqlite3.Connection, rules: KeyRules, who: Claimant, answer: Answer, done: Answer | None = None
+) -> None:
+    """Store the answer under the key, in the transaction of the effect it speaks of; `done` is what the endpoint had
+    to say when the answer is a failure all the same.
+    """
+    if rules.frees(answer.status):
         _forget(connection, who)
         return
+    _write(connection, who, answer.status, answer.encoded().decode())
+    if done is not None and rules.runs_again(answer.status) and done.status < 300:
+        connection.execute(
+            "INSERT OR REPLACE INTO finished_work VALUES (?, ?, ?, ?)",
+            (who.account, who.key, done.status, done.encoded().decode()),
+        )
+
+
+def settle_orphans(connection: sqlite3.Connection, answer: Answer | None) -> None:
+    """Decide what became of the keys that a dead process left in flight: freed, or answered for good with `answer`.
+
+    Effect and answer commit together, so none of them had an effect.
+    """
+    if answer is None:
+        connection.execute("DELETE FROM idempotency_keys WHERE status IS NULL")
+        return
     connection.execute(
-        "UPDATE idempotency_keys SET status = ?, body = ? WHERE account = ? AND key = ?",
-        (answer.status, answer.encoded().decode(), who.account, who.key),
+        "UPDATE idempotency_keys SET status = ?, body = ? WHERE status IS NULL",
+        (answer.status, answer.encoded().decode()),
     )
 
 
-def release_orphans(connection: sqlite3.Connection) -> None:
-    """Free the keys that a dead process left in flight. Effect and answer commit together, so these had no effect."""
-    connection.execute("DELETE FROM idempotency_keys WHERE status IS NULL")
+def _write(connection: sqlite3.Connection, who: Claimant, status: int | None, body: str | None) -> None:
+    connection.execute(
+        "UPDATE idempotency_keys SET status = ?, body = ? WHERE account = ? AND key = ?",
+        (status, body, who.account, who.key),
+    )
 
 
 def _forget(connection: sqlite3.Connection, who: Claimant) -> None:
-    connection.execute("DELETE FROM idempotency_keys WHERE account = ? AND key = ?", (who.account, who.key))
+    for table in ("idempotency_keys", "finished_work"):
+        connection.execute(f"DELETE FROM {table} WHERE account = ? AND key = ?", (who.account, who.key))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fakes import clock, idempotency, mailbox, request_log, smtp
+from fakes import clock, doors, idempotency, mailbox, request_log, smtp
 from fakes import serve as serving
+from fakes.profiles import Habits
 from fakes.resend import ResendDialect
 from fakes.storage import Storage
 
@@ -27,32 +27,30 @@ class Ports:
     admin: int = 0
 
 
-async def serve(state: Path, ports: Ports, latency_seconds: float) -> None:
+async def serve(state: Path, ports: Ports, habits: Habits) -> None:
     """Run until told to stop."""
-    house = serving.House("mail", state, SCHEMA)
+    house = serving.House("mail", state, SCHEMA, habits)
     await house.open()
-    post, api, back = (serving.listen(port) for port in (ports.smtp, ports.http, ports.admin))
-    manners = smtp.Manners(house.plan)
-    door = smtp.Door(house.storage, manners, house.clock, latency_seconds)
-    running = [
-        await asyncio.get_running_loop().create_server(lambda: smtp.Server(door, manners), sock=post),
-        await serving.start_http(house.front_door(ResendDialect(), latency_seconds), api),
-        await serving.start_http(house.admin().app(_oracle(house.storage)), back),
-    ]
+    post, api, back = (doors.listen(port) for port in (ports.smtp, ports.http, ports.admin))
+    slot = smtp.Slot(house.storage, house.plan, house.clock, house.numbers, habits.latency_seconds)
+    letterbox = smtp.SmtpDoor(slot, post)
+    await letterbox.open()
+    house.doors.add("smtp", letterbox)
+    await house.start_api(ResendDialect(), api)
+    await house.start_admin(_oracle(house.storage), back)
     await serving.run_until_stopped(
         house.storage,
         state,
         {
             "fake": "mail",
-            "smtp_port": serving.port_of(post),
-            "smtp_url": f"smtp://{serving.HOST}:{serving.port_of(post)}",
-            "http_port": serving.port_of(api),
-            "http_url": f"http://{serving.HOST}:{serving.port_of(api)}",
-            "admin_port": serving.port_of(back),
-            "admin_url": f"http://{serving.HOST}:{serving.port_of(back)}",
+            "smtp_port": doors.port_of(post),
+            "smtp_url": f"smtp://{doors.HOST}:{doors.port_of(post)}",
+            "http_port": doors.port_of(api),
+            "http_url": f"http://{doors.HOST}:{doors.port_of(api)}",
+            "admin_port": doors.port_of(back),
+            "admin_url": f"http://{doors.HOST}:{doors.port_of(back)}",
         },
     )
-    del running  # held until here: asyncio keeps only weak references to tasks
 
 
 def _oracle(storage: Storage) -> list[Route]:

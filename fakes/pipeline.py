@@ -10,103 +10,27 @@ the key. A provider fills the steps in as a `Dialect`; faults reach in between t
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 import sqlite3
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from fakes import request_log, wire
 from fakes.clock import Clock
+from fakes.dialect import Arrival, Call, Dialect, Refusal, Refused, Route, find
+from fakes.doors import Doors
 from fakes.faults import Fault, Plan
 from fakes.idempotency import Answer, Claimant, Fresh, InUse, KeyRules, Mismatch, claim, fingerprint, keep
+from fakes.profiles import KeyBook
 from fakes.storage import Storage
 
-Refusal = Literal["unauthorized", "rate_limited", "unknown_route", "key_too_long", "key_in_use", "server_error"]
-
-
-class Refused(Exception):
-    """An endpoint or a parameter check says no, with this answer."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """One request as it came in."""
-
-    seq: int
-    request_id: str
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    query: str
-    body: bytes
-    key: str | None
-    at: float
-
-    @property
-    def address(self) -> str:
-        """What a fault's `key` is looked for in: the idempotency key, then the path."""
-        return f"{self.key or ''} {self.path}"
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What an endpoint gets: an open transaction, checked parameters, and who asks."""
-
-    connection: sqlite3.Connection
-    arrival: Arrival
-    params: Mapping[str, Any]
-    path_id: str | None
-
-    @property
-    def now(self) -> int:
-        """Whole seconds, as objects carry them."""
-        return int(self.arrival.at)
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One endpoint: its name in the fault plan, its address, its parameters' check, and what it does."""
-
-    name: str
-    method: str
-    path: re.Pattern[str]
-    parse: Callable[[Arrival], Mapping[str, Any]]
-    run: Callable[[Call], Answer]
-
-
-class Dialect(Protocol):
-    """How one provider speaks: its routes, its key rules, its refusals, its headers."""
-
-    @property
-    def rules(self) -> KeyRules:
-        """What it keeps under a key."""
-
-    @property
-    def routes(self) -> tuple[Route, ...]:
-        """Its endpoints."""
-
-    def account(self, arrival: Arrival) -> str | None:
-        """Whose keys these are; None when the caller may not come in."""
-
-    def refusal(self, why: Refusal, arrival: Arrival, code: str | None = None) -> Answer:
-        """Its words for a refusal; `code` chooses among variants."""
-
-    def mismatch(self, arrival: Arrival, first_path: str) -> Answer:
-        """Its words for a key that belongs to another request."""
-
-    def headers(self, arrival: Arrival, answer: Answer, original: str | None) -> dict[str, str]:
-        """The headers of an answer; `original` is set when it is replayed."""
+__all__ = ["Arrival", "Call", "Pipeline", "Refusal", "Refused", "Route"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,39 +41,65 @@ class Reply:
     original: str | None = None
 
 
+class Aftermath(Protocol):
+    """What happens later about a request that was answered 500 and has been kept so."""
+
+    def before(self, connection: sqlite3.Connection) -> int:
+        """Where the events stand before the endpoint begins."""
+
+    def after(
+        self, connection: sqlite3.Connection, fault: Fault, arrival: Arrival, answer: Answer | None, since: int
+    ) -> None:
+        """Plan it; `answer` is what the endpoint said, None when it did not run, `since` what `before` returned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What one fake lends to the pipelines that stand in it."""
+
+    storage: Storage
+    plan: Plan
+    clock: Clock
+    doors: Doors
+    keys: KeyBook
+    aftermath: Aftermath
+    numbers: Iterator[int]  # of requests, over all doors and lives
+    latency_seconds: float
+
+
 class Pipeline:
     """The front door of one HTTP fake; `handle` is its only endpoint."""
 
-    def __init__(
-        self, dialect: Dialect, storage: Storage, plan: Plan, clock: Clock, *, first_seq: int, latency_seconds: float
-    ) -> None:
+    def __init__(self, dialect: Dialect, around: Surroundings) -> None:
         self._dialect = dialect
-        self._storage = storage
-        self._plan = plan
-        self._clock = clock
-        self._next_seq = first_seq
-        self._latency_seconds = latency_seconds
+        self._around = around
+        self._storage = around.storage
+
+    @property
+    def _rules(self) -> KeyRules:
+        return self._around.keys.rules(self._dialect.rules.length_max)
 
     async def handle(self, request: Request) -> Response:
         """One request, from its first byte to the answer (or the lack of one)."""
         arrival = await self._arrival(request)
-        route, path_id = _find(self._dialect.routes, arrival)
-        fault = self._plan.strike(route.name if route else "unknown", arrival.address)
+        route, path_id = find(self._dialect.routes, arrival.method, arrival.path)
+        fault = self._around.plan.strike(route.name if route else "unknown", arrival.address, arrival.body)
         self._storage.later(request_log.arrived(arrival, route, fault))
-        if fault and fault.action == "close_before":
-            return wire.Cut()
-        if fault and fault.action == "status_502_html":
-            self._storage.later(request_log.answered(arrival, 502, replayed=False))
-            return Response("<html><body><h1>502 Bad Gateway</h1></body></html>", 502, media_type="text/html")
-        reply = await self._reply(arrival, route, path_id, fault)
-        return self._deliver(arrival, reply, fault)
+        if fault and fault.action == "refuse":
+            self._around.doors.refuse(fault)
+        answer = wire.instead(fault)
+        if answer is None:
+            reply = await self._reply(arrival, route, path_id, fault)
+            answer = self._deliver(arrival, reply, fault)
+        elif isinstance(answer, wire.Page):
+            self._storage.later(request_log.answered(arrival, answer.status_code, replayed=False))
+        return answer
 
     async def _arrival(self, request: Request) -> Arrival:
         body = await request.body()
-        seq, self._next_seq = self._next_seq, self._next_seq + 1
         method, path = request.method, request.url.path
         return Arrival(
-            seq=seq,
+            seq=next(self._around.numbers),
             request_id=f"req_{secrets.token_hex(7)}",
             method=method,
             path=path,
@@ -158,7 +108,7 @@ class Pipeline:
             body=body,
             # Idempotency keys have a meaning on POST only (Stripe docs, "Idempotent requests").
             key=(request.headers.get("idempotency-key") or None) if method == "POST" else None,
-            at=self._clock.now(),
+            at=self._around.clock.now(),
         )
 
     async def _reply(self, arrival: Arrival, route: Route | None, path_id: str | None, fault: Fault | None) -> Reply:
@@ -179,7 +129,7 @@ class Pipeline:
             raise self._refusal("rate_limited", arrival, fault)
         if route is None:
             raise self._refusal("unknown_route", arrival)
-        if len(arrival.key or "") > self._dialect.rules.length_max:
+        if len(arrival.key or "") > self._rules.length_max:
             raise self._refusal("key_too_long", arrival)
         params = route.parse(arrival)
         if action == "conflict_409":
@@ -191,7 +141,7 @@ class Pipeline:
         return Refused(self._dialect.refusal(why, arrival, code))
 
     async def _keyed(self, call: _Execution, fault: Fault | None) -> Reply:
-        claimed = await self._storage.write(lambda db: claim(db, self._dialect.rules, call.who))
+        claimed = await self._storage.write(lambda db: claim(db, self._rules, call.who))
         match claimed:
             case Fresh():
                 return await self._execute(call, fault)
@@ -206,8 +156,8 @@ class Pipeline:
                 return Reply(replay.answer, replay.original)
 
     async def _execute(self, call: _Execution, fault: Fault | None) -> Reply:
-        if self._latency_seconds:
-            await asyncio.sleep(self._latency_seconds)
+        if self._around.latency_seconds:
+            await asyncio.sleep(self._around.latency_seconds)
         if fault:
             await fault.before_effect()
         try:
@@ -221,36 +171,44 @@ class Pipeline:
 
     def _effect(self, connection: sqlite3.Connection, call: _Execution, fault: Fault | None) -> Answer:
         """The endpoint, its effect and the stored answer: one transaction, on the disk before the first byte."""
-        action = fault.action if fault else None
-        if action == "status_500_stored_before":
-            return self._keep(connection, call, self._server_error(call))
+        failing = fault if fault and fault.action.startswith("status_500") else None
+        since = self._around.aftermath.before(connection)
+        if failing and failing.action == "status_500_stored_before":
+            return self._failed(connection, call, failing, None, since)
         try:
             answer = call.route.run(Call(connection, call.arrival, call.params, call.path_id))
         except Refused as refused:
             # The endpoint had begun, so its refusal is kept, unlike those of the parameter check.
             answer = refused.answer
-        if action == "status_500_stored_after":
-            answer = self._server_error(call)
+        if failing:
+            return self._failed(connection, call, failing, answer, since)
         return self._keep(connection, call, answer)
 
-    def _keep(self, connection: sqlite3.Connection, call: _Execution, answer: Answer) -> Answer:
+    def _failed(
+        self, connection: sqlite3.Connection, call: _Execution, fault: Fault, done: Answer | None, since: int
+    ) -> Answer:
+        """A 500, whatever the endpoint did; what is done about it later is planned in the same commit."""
+        self._around.aftermath.after(connection, fault, call.arrival, done, since)
+        return self._keep(connection, call, self._server_error(call), done)
+
+    def _keep(
+        self, connection: sqlite3.Connection, call: _Execution, answer: Answer, done: Answer | None = None
+    ) -> Answer:
         if call.arrival.key:
-            keep(connection, self._dialect.rules, call.who, answer)
+            keep(connection, self._rules, call.who, answer, done)
         return answer
 
     def _server_error(self, call: _Execution) -> Answer:
         return self._dialect.refusal("server_error", call.arrival)
 
     def _deliver(self, arrival: Arrival, reply: Reply, fault: Fault | None) -> Response:
-        action = fault.action if fault else None
-        if action == "close_after":
-            return wire.Cut()
-        self._storage.later(request_log.answered(arrival, reply.answer.status, replayed=reply.original is not None))
-        kind = {"truncate": wire.Truncated, "drip": wire.Dripped}.get(action or "", Response)
-        headers = self._dialect.headers(arrival, reply.answer, reply.original)
-        return kind(
-            reply.answer.encoded(), reply.answer.status, {**headers, **reply.answer.headers}, "application/json"
-        )
+        answer = reply.answer
+        headers = self._dialect.headers(arrival, answer, reply.original)
+        response = wire.mangled(fault, answer.encoded(), answer.status, {**headers, **answer.headers})
+        if not isinstance(response, wire.Cut | wire.Closed):
+            replayed = reply.original is not None
+            self._storage.later(request_log.answered(arrival, response.status_code, replayed=replayed))
+        return response
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,10 +231,3 @@ def _claimant(arrival: Arrival, account: str, params: Mapping[str, Any]) -> Clai
         request_id=arrival.request_id,
         at=arrival.at,
     )
-
-
-def _find(routes: tuple[Route, ...], arrival: Arrival) -> tuple[Route | None, str | None]:
-    for route in routes:
-        if route.method == arrival.method and (match := route.path.fullmatch(arrival.path)):
-            return route, match.groupdict().get("id")
-    return None, None

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fakes.dialect import Arrival, Route
     from fakes.faults import Fault
-    from fakes.pipeline import Arrival, Route
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -45,6 +46,28 @@ def answered(arrival: Arrival, status: int, *, replayed: bool) -> Callable[[sqli
     """The write that notes the answer."""
     row = (status, replayed, arrival.seq)
     return lambda db: db.execute("UPDATE requests SET status = ?, replayed = ? WHERE seq = ?", row)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row goes: its number, the request or session it belongs to, and when."""
+
+    seq: int
+    request_id: str
+    at: float
+
+
+def reached(place: Place, phase: str, address: str, fault: Fault | None) -> Callable[[sqlite3.Connection], object]:
+    """The write that notes a phase of an SMTP session, and whom it was about."""
+    row = (place.seq, place.request_id, "SMTP", address, phase, fault.action if fault else None, place.at)
+    return lambda db: db.execute(
+        "INSERT INTO requests (seq, request_id, method, path, route, fault, at) VALUES (?, ?, ?, ?, ?, ?, ?)", row
+    )
+
+
+def replied(seq: int, status: int) -> Callable[[sqlite3.Connection], object]:
+    """The write that notes the reply to a phase."""
+    return lambda db: db.execute("UPDATE requests SET status = ? WHERE seq = ?", (status, seq))
 
 
 def next_seq(connection: sqlite3.Connection) -> int:

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fakes import mailbox
+from fakes.dialect import Arrival, Call, Refusal, Refused, Route
 from fakes.idempotency import Answer, KeyRules
-from fakes.pipeline import Arrival, Call, Refusal, Refused, Route
 
 KEY_LENGTH_MAX = 256
 RECIPIENTS_MAX = 50

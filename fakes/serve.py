@@ -8,70 +8,104 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fakes import request_log
+from fakes import profiles, repairs, request_log, webhooks
 from fakes.admin import Admin
 from fakes.clock import Clock, stored_offset
+from fakes.dialect import Arrival, Dialect
+from fakes.doors import Doors, listen, port_of
 from fakes.faults import Plan
-from fakes.idempotency import release_orphans
-from fakes.pipeline import Dialect, Pipeline
+from fakes.idempotency import settle_orphans
+from fakes.pipeline import Pipeline, Surroundings
+from fakes.profiles import Habits, KeyBook
 from fakes.storage import Storage
 from fakes.wire import ExposingProtocol
 
-HOST = "127.0.0.1"
 # Longer than any pause between two calls of a worker, so that a fake never closes a connection under a request.
 KEEP_ALIVE_SECONDS = 300
-LISTEN_BACKLOG = 1024
 
 
 class House:
-    """What the doors of one fake share: storage, clock, fault plan."""
+    """What the doors of one fake share: storage, clock, fault plan, key habits.
 
-    def __init__(self, name: str, state: Path, schema: str) -> None:
+    With `events` it is a provider that tells what happened: through webhooks, and after repairs.
+    """
+
+    def __init__(self, name: str, state: Path, schema: str, habits: Habits, *, events: bool = False) -> None:
         self.name = name
-        self.state = state
-        self.storage = Storage(state / f"{name}.sqlite3", schema)
-        self.plan = Plan()
+        self.storage = Storage(
+            state / f"{name}.sqlite3",
+            schema + profiles.SCHEMA + (webhooks.SCHEMA + repairs.SCHEMA if events else ""),
+        )
+        self.plan = Plan(repairs=events)
         self.clock = Clock()
-        self._first_seq = 1
+        self.doors = Doors()
+        self.keys = KeyBook(habits.mutant)
+        self.habits = habits
+        self.numbers: Iterator[int] = itertools.count(1)
+        self._events = events
+        self._running: list[object] = []  # held: asyncio keeps only weak references to tasks
 
     async def open(self) -> None:
         """Pick up where an earlier life stopped, however it ended."""
         self.clock.offset_seconds = await self.storage.write(stored_offset)
-        await self.storage.write(release_orphans)
-        self._first_seq = await self.storage.write(request_log.next_seq)
+        self.numbers = itertools.count(await self.storage.write(request_log.next_seq))
+        await self.storage.write(self.keys.load)
+        chosen = {"profile": self.habits.profile, "orphans": self.habits.orphans}
+        wish = {name: value for name, value in chosen.items() if value}
+        await self.storage.write(lambda db: self.keys.change(db, wish))
 
-    def front_door(self, dialect: Dialect, latency_seconds: float) -> Starlette:
-        """The HTTP API of a provider."""
-        pipeline = Pipeline(
-            dialect,
+    async def start_api(self, dialect: Dialect, sock: socket.socket) -> None:
+        """Serve the HTTP API of a provider, after deciding what became of requests that were in flight."""
+        lost = dialect.refusal("server_error", _NOBODY) if self.keys.orphans == "stored_500" else None
+        await self.storage.write(lambda db: settle_orphans(db, lost))
+        mender = repairs.Repairs(self.storage, self.clock, dialect.routes) if self._events else repairs.Nothing()
+        around = Surroundings(
             self.storage,
             self.plan,
             self.clock,
-            first_seq=self._first_seq,
-            latency_seconds=latency_seconds,
+            self.doors,
+            self.keys,
+            mender,
+            self.numbers,
+            self.habits.latency_seconds,
         )
         app = Starlette()
         # Every method, known or not: the pipeline answers for unknown routes in its own order.
-        app.router.default = _as_app(pipeline)
-        return app
+        app.router.default = _as_app(Pipeline(dialect, around))
+        door = HttpDoor(app, sock)
+        await door.start()
+        self.doors.add("http", door)
+        self._running += [door, asyncio.create_task(mender.run())]
 
-    def admin(self) -> Admin:
-        """The back door's shared endpoints."""
-        return Admin(self.name, self.storage, self.plan, self.clock)
+    async def start_admin(self, extra: Sequence[Route], sock: socket.socket) -> None:
+        """Serve the back door: the shared endpoints, and those that only this fake has."""
+        admin = Admin(self.name, self.storage, self.plan, self.clock, doors=self.doors, keys=self.keys)
+        if self._events:
+            sender = webhooks.Sender(self.storage, self.clock)
+            extra = [*extra, *await sender.start()]
+        door = HttpDoor(admin.app(extra), sock)
+        await door.start()
+        self._running.append(door)
+
+
+# Whoever is told what became of a request that nobody remembers.
+_NOBODY = Arrival(seq=0, request_id="", method="POST", path="", headers={}, query="", body=b"", key=None, at=0.0)
 
 
 def _as_app(pipeline: Pipeline) -> ASGIApp:
@@ -94,40 +128,44 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(port: int) -> socket.socket:
-    """A loopback socket; `port` 0 takes a free one, a given one is free again right after a crash."""
-    # asyncio switches Nagle off only where the protocol is named; with it on, an answer waits 40 ms for an ACK.
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind((HOST, port))
-    sock.listen(LISTEN_BACKLOG)
-    sock.setblocking(False)  # noqa: FBT003 - the library's signature
-    return sock
+class HttpDoor:
+    """One HTTP application on one port."""
 
+    def __init__(self, app: ASGIApp, sock: socket.socket) -> None:
+        config = uvicorn.Config(
+            app,
+            http=ExposingProtocol,
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )
+        self._server = _Server(config)
+        self._sock = sock
+        self._port = port_of(sock)
+        self._task: asyncio.Task[None] | None = None
 
-def port_of(sock: socket.socket) -> int:
-    """The port a listening socket got."""
-    return int(sock.getsockname()[1])
+    async def start(self) -> None:
+        """Returns when connections are answered."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._sock]))
+        while not self._server.started:  # noqa: ASYNC110 - uvicorn has a flag and no event
+            await asyncio.sleep(0.005)
 
+    def shut(self) -> None:
+        """Refuse connections from now on."""
+        for listening in self._server.servers:
+            listening.close()
+        self._sock.close()
+        for connection in list(self._server.server_state.connections):
+            connection.shutdown()
 
-async def start_http(app: ASGIApp, sock: socket.socket) -> asyncio.Task[None]:
-    """Serve `app` on `sock`; returns when connections are answered."""
-    config = uvicorn.Config(
-        app,
-        http=ExposingProtocol,
-        ws="none",
-        loop="asyncio",
-        lifespan="off",
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-    )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[sock]))
-    while not server.started:  # noqa: ASYNC110 - uvicorn has a flag and no event
-        await asyncio.sleep(0.005)
-    return task
+    async def open(self) -> None:
+        """Listen again, on the same port."""
+        self._sock = listen(self._port)
+        await self._server.startup(sockets=[self._sock])
 
 
 async def run_until_stopped(storage: Storage, state: Path, address: dict[str, Any]) -> None:

@@ -2,54 +2,83 @@
 
 Phases, in the order of RFC 5321: banner, ehlo, mail, rcpt, data (before 354), mid_data (after 354, inside the text),
 before_accept (final dot read, nothing kept), after_accept (kept, then the 250 is lost: the gap of RFC 1047), quit.
-At each of them a fault may close the connection, reject with a code, be slow, hang, hold at a barrier, or crash.
+At each of them a fault may close or reset the connection, reject with a code, be slow, hang, hold at a barrier, or
+crash. Every phase that was reached is in the request log, with the reply it got: one id for each session, and no
+status where the phase has no reply of its own (mid_data, before_accept) or it was never sent.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from fakes import doors, request_log, wire
 from fakes.clock import Clock
 from fakes.faults import Fault, Plan
 from fakes.mailbox import Copy, accept, headers_of
 from fakes.storage import Storage
 
 REJECT_CODE = 451
-_CLOSING = ("close", "close_before", "close_after")
+_CLOSING = ("close", "close_before", "close_after", "reset")
 
 
 class _Gone(asyncio.CancelledError):
     """We cut the connection; aiosmtpd takes a cancellation for the end of the session, and stops quietly."""
 
 
-class Manners:
-    """What goes wrong at a phase, if anything."""
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What the SMTP side of the fake needs of its house."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    storage: Storage
+    plan: Plan
+    clock: Clock
+    numbers: Iterator[int]  # of requests, over all doors and lives
+    latency_seconds: float
+
+
+class Visit:
+    """One session: what it is called, which phase it is in, and what goes wrong there."""
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+        self._id = f"smtp_{secrets.token_hex(7)}"
+        self._phase: int | None = None
 
     async def at(self, phase: str, address: str, server: SMTP) -> str | None:
-        """Carry out the fault planned for this phase. Returns the reply to give instead of the good one, if any."""
-        fault = self._plan.strike(phase, address)
+        """Note the phase and carry out the fault planned for it. Returns the reply to give instead, if any."""
+        fault = self._slot.plan.strike(phase, address)
+        self._phase = next(self._slot.numbers)
+        place = request_log.Place(self._phase, self._id, self._slot.clock.now())
+        self._slot.storage.later(request_log.reached(place, phase, address, fault))
         if fault is None:
             return None
         if fault.action in _CLOSING:
-            _cut(server)
+            _cut(server, reset=fault.action == "reset")
         if fault.action == "reject":
             return _rejection(fault)
         await fault.before_effect()
         await fault.after_effect()
         return None
 
+    def replied(self, status: str) -> None:
+        """Note the reply to the phase that was reached last."""
+        if self._phase is not None and status[:3].isdigit():
+            self._slot.storage.later(request_log.replied(self._phase, int(status[:3])))
+            self._phase = None
 
-def _cut(server: SMTP) -> None:
+
+def _cut(server: SMTP, *, reset: bool) -> None:
     transport = cast("asyncio.Transport", server.transport)
+    if reset:
+        wire.linger_no_more(transport)
     transport.abort()
     raise _Gone
 
@@ -68,16 +97,16 @@ def _let_in(_mechanism: str, _login: bytes | None, _password: bytes | None) -> b
 class Server(SMTP):
     """One connection. aiosmtpd has no hooks for the banner and the text of DATA, so these two are overridden."""
 
-    def __init__(self, door: Door, manners: Manners) -> None:
+    def __init__(self, slot: Slot) -> None:
+        self._visit = Visit(slot)
         super().__init__(
-            door,
+            Hooks(slot, self._visit),
             hostname="fake.mail.test",
             ident="fake",
             enable_SMTPUTF8=True,
             auth_require_tls=False,  # loopback only
             auth_callback=_let_in,
         )
-        self._manners = manners
         self._received = asyncio.Event()
 
     def data_received(self, data: bytes) -> None:
@@ -87,7 +116,7 @@ class Server(SMTP):
 
     async def _handle_client(self) -> None:
         try:
-            reply = await self._manners.at("banner", "", self)
+            reply = await self._visit.at("banner", "", self)
         except _Gone:
             return
         if reply:
@@ -100,7 +129,7 @@ class Server(SMTP):
         """The phase before 354: a refusal here is safe, nothing of the text was sent."""
         envelope = cast("Envelope", self.envelope)
         recipients = " ".join(envelope.rcpt_tos)
-        if recipients and (reply := await self._manners.at("data", recipients, self)):
+        if recipients and (reply := await self._visit.at("data", recipients, self)):
             await self.push(reply)
             return
         await super().smtp_DATA(arg)
@@ -109,6 +138,7 @@ class Server(SMTP):
         """Send a reply; after 354 the text is awaited, and may be interrupted."""
         self._received.clear()
         await super().push(status)
+        self._visit.replied(status.decode("ascii", "replace") if isinstance(status, bytes) else str(status))
         if str(status).startswith("354"):
             await self._mid_data()
 
@@ -116,23 +146,21 @@ class Server(SMTP):
         """After 354 and a first piece of the text: the server must forget the transaction (RFC 5321, 4.1.1.10)."""
         recipients = " ".join(cast("Envelope", self.envelope).rcpt_tos)
         await self._received.wait()
-        await self._manners.at("mid_data", recipients, self)
+        await self._visit.at("mid_data", recipients, self)
 
 
-class Door:
+class Hooks:
     """The hooks that aiosmtpd calls, and the way into the mailbox."""
 
-    def __init__(self, storage: Storage, manners: Manners, clock: Clock, latency_seconds: float) -> None:
-        self._storage = storage
-        self._manners = manners
-        self._clock = clock
-        self._latency_seconds = latency_seconds
+    def __init__(self, slot: Slot, visit: Visit) -> None:
+        self._slot = slot
+        self._visit = visit
 
     async def handle_EHLO(  # noqa: N802 - aiosmtpd's name
         self, server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
     ) -> list[str]:
         """Phase ehlo."""
-        if reply := await self._manners.at("ehlo", hostname, server):
+        if reply := await self._visit.at("ehlo", hostname, server):
             return [reply]
         session.host_name = hostname
         return responses
@@ -141,7 +169,7 @@ class Door:
         self, server: SMTP, _session: Session, envelope: Envelope, address: str, options: Sequence[str]
     ) -> str:
         """Phase mail: the envelope sender."""
-        if reply := await self._manners.at("mail", address, server):
+        if reply := await self._visit.at("mail", address, server):
             return reply
         envelope.mail_from = address
         envelope.mail_options.extend(options)
@@ -151,7 +179,7 @@ class Door:
         self, server: SMTP, _session: Session, envelope: Envelope, address: str, options: Sequence[str]
     ) -> str:
         """Phase rcpt: one recipient, who may be refused for good (5xx) or for now (4xx)."""
-        if reply := await self._manners.at("rcpt", address, server):
+        if reply := await self._visit.at("rcpt", address, server):
             return reply
         envelope.rcpt_tos.append(address)
         envelope.rcpt_options.extend(options)
@@ -160,28 +188,49 @@ class Door:
     async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - the same
         """The final dot was read: before_accept and after_accept stand around the durable write."""
         recipients = " ".join(envelope.rcpt_tos)
-        if self._latency_seconds:
-            await asyncio.sleep(self._latency_seconds)
-        if reply := await self._manners.at("before_accept", recipients, server):
+        if self._slot.latency_seconds:
+            await asyncio.sleep(self._slot.latency_seconds)
+        if reply := await self._visit.at("before_accept", recipients, server):
             return reply
         # A write of its own task: once the final dot is read the message is ours, even if the client hangs up now.
         queue_id = await asyncio.shield(asyncio.ensure_future(self._accept(envelope)))
-        if reply := await self._manners.at("after_accept", recipients, server):
+        if reply := await self._visit.at("after_accept", recipients, server):
             return reply
         return f"250 2.0.0 OK queued as {queue_id}"
 
     async def handle_QUIT(self, server: SMTP, _session: Session, _envelope: Envelope) -> str:  # noqa: N802 - the same
         """Phase quit: the message is accepted, whatever happens here."""
-        return await self._manners.at("quit", "", server) or "221 2.0.0 Bye"
+        return await self._visit.at("quit", "", server) or "221 2.0.0 Bye"
 
     async def _accept(self, envelope: Envelope) -> str:
         raw = bytes(cast("bytes", envelope.original_content))
-        queue_id, headers, now = secrets.token_hex(8), headers_of(raw), self._clock.now()
+        queue_id, headers, now = secrets.token_hex(8), headers_of(raw), self._slot.clock.now()
         sender, recipients = envelope.mail_from or "", list(envelope.rcpt_tos)
 
         def keep(connection: sqlite3.Connection) -> None:
             for recipient in recipients:
                 accept(connection, Copy(queue_id, "smtp", recipient, sender, headers, raw, now))
 
-        await self._storage.write(keep)
+        await self._slot.storage.write(keep)
         return queue_id
+
+
+class SmtpDoor:
+    """The SMTP port, which can be shut and opened again."""
+
+    def __init__(self, slot: Slot, sock: socket.socket) -> None:
+        self._slot = slot
+        self._sock = sock
+        self._port = doors.port_of(sock)
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Answer connections."""
+        if self._server is not None:
+            self._sock = doors.listen(self._port)
+        self._server = await asyncio.get_running_loop().create_server(lambda: Server(self._slot), sock=self._sock)
+
+    def shut(self) -> None:
+        """Refuse connections; sessions that are under way go on."""
+        if self._server is not None:
+            self._server.close()
