@@ -29,7 +29,7 @@ class Card:
     last4: str = "4242"
     decline: Decline | None = None
     authentication: Literal["never", "always", "unless_set_up"] = "never"
-    attaches: bool = True
+    attaches: bool = False  # even though it is declined when it is charged
     refund: Literal["succeeds", "pending", "fails_later"] = "succeeds"
     type: Literal["card", "us_bank_account", "sepa_debit"] = "card"
 
@@ -84,7 +84,7 @@ _NAMED = {
         decline=Decline("processing_error", None, "An error occurred while processing your card. Try again later."),
     ),
     # "Attaching this card to a Customer object succeeds, but attempts to charge the customer fail."
-    "pm_card_chargeCustomerFail": Card(last4="0341", decline=GENERIC),
+    "pm_card_chargeCustomerFail": Card(last4="0341", decline=GENERIC, attaches=True),
     "pm_card_authenticationRequired": Card(last4="3184", authentication="always"),
     "pm_card_authenticationRequiredOnSetup": Card(last4="3155", authentication="always"),
     "pm_card_authenticationRequiredSetupForOffSession": Card(last4="3155", authentication="unless_set_up"),

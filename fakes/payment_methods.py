@@ -130,7 +130,7 @@ def attach(call: Call) -> Answer:
     found = find(change, call.path_id or "", None, "payment_method")
     if found.spent and found.shown["customer"] is None:
         raise Refused(stripe_errors.error(400, _SPENT_FOR_GOOD))
-    if found.card.decline and not found.card.attaches:
+    if found.card.decline and not (found.card.attaches or found.card.slow):
         raise Refused(_card_error(found.card.decline, found.shown))
     return Answer(200, give_to(change, found, call.params["customer"]))
 
