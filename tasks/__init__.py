@@ -6,9 +6,10 @@ Callers: `charge.apply_async(kwargs=…, dedupe_key=…, session=…)`. Workers:
 """
 
 from tasks.app import app
+from tasks.kinds import KINDS, task_of
 from tasks.mail import email
 from tasks.payments import charge
 from tasks.periodic import watch
 from tasks.result import EffectResult
 
-__all__ = ["EffectResult", "app", "charge", "email", "watch"]
+__all__ = ["KINDS", "EffectResult", "app", "charge", "email", "task_of", "watch"]
