@@ -171,7 +171,7 @@ def test_a_parameter_that_is_wrong_in_itself_is_not_kept_under_the_key(account):
 
 
 def test_a_wrong_key_of_the_account_is_401(account):
-    options = {"api_key": "sk_test_nobody", **account.key("create")}
+    options = {"api_key": "sk_nobody", **account.key("create")}
     with pytest.raises(stripe.AuthenticationError) as refused:
         account.client.v1.payment_intents.create({"amount": 4200, "currency": "eur"}, options)
     assert refused.value.http_status == 401
