@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from service.core.errors import SettingsError
+from service.providers.authorisations import StripeCancels, StripeCaptures
 from service.providers.charges import StripeCharges
 from service.providers.ports import Provider
+from service.providers.refunds import StripeRefunds
 from service.providers.resend import ResendMail
 from service.providers.smtp import Server, SmtpMail
 from service.providers.stripe import StripeApi
 from service.settings import Settings
+
+_Stripe = TypeVar("_Stripe", StripeCharges, StripeRefunds, StripeCaptures, StripeCancels)
 
 _STRIPE_API = "https://api.stripe.com"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -20,6 +25,31 @@ _EMAIL_FORMS = "smtp://user:password@host:port?starttls=true, smtps://user:passw
 
 def charge_provider(settings: Settings) -> Provider:
     """Stripe, for kind `charge`. Raises SettingsError naming the setting and the fix."""
+    return _stripe(StripeCharges, settings)
+
+
+def refund_provider(settings: Settings) -> Provider:
+    """Stripe, for kind `refund`. Raises SettingsError as `charge_provider`."""
+    return _stripe(StripeRefunds, settings)
+
+
+def capture_provider(settings: Settings) -> Provider:
+    """Stripe, for kind `capture`. Raises SettingsError as `charge_provider`."""
+    return _stripe(StripeCaptures, settings)
+
+
+def cancel_provider(settings: Settings) -> Provider:
+    """Stripe, for kind `cancel`. Raises SettingsError as `charge_provider`."""
+    return _stripe(StripeCancels, settings)
+
+
+def _stripe(kind: type[_Stripe], settings: Settings) -> _Stripe:
+    api, live = _stripe_api(settings)
+    return kind(api, livemode=live, deadline_seconds=settings.provider_deadline)
+
+
+def _stripe_api(settings: Settings) -> tuple[StripeApi, bool]:
+    """Stripe, and whether it is the live mode."""
     name = "COUNTERFOIL_STRIPE_API_KEY"
     if settings.stripe_api_key is None:
         raise SettingsError(
@@ -39,7 +69,7 @@ def charge_provider(settings: Settings) -> Provider:
         raise SettingsError(
             f"{name} is a live key but the API base is {parts.hostname}: use a test key there", field=name
         )
-    return StripeCharges(StripeApi(key, base), livemode=live, deadline_seconds=settings.provider_deadline)
+    return StripeApi(key, base), live
 
 
 def email_provider(settings: Settings) -> Provider:

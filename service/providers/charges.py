@@ -2,122 +2,120 @@
 
 An unconfirmed PaymentIntent moves nothing, and one PaymentIntent succeeds at most once. Its id is committed before
 the first confirm (W11), so that it protects even after Stripe has forgotten our keys. Each step's bytes are a pure
-function of the frozen request, its key is made of the effect's id (I6).
+function of the frozen request, its key is made of the effect's id (I6). When the answer to the create was lost, and the
+key cannot say more (it repeats a 500, or is too old to be sent), the PaymentIntent is looked for instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from service.core.effect import Attempt, Guarantee, HorizonPassed, Lease
-from service.core.keys import step_key
-from service.core.outcome import Outcome, Unknown
-from service.core.state import State
-from service.providers.stripe import Call, StripeApi
-from service.providers.stripe_answers import Expected, Next, Step, classify
+from service.core.effect import Attempt, HorizonPassed, Lease
+from service.core.outcome import Deferred, Outcome, Unknown
+from service.providers.look_ups import LookUps
+from service.providers.marks import metadata_of
+from service.providers.stripe import Call
+from service.providers.stripe_answers import STORED_500_SECONDS, Expected, Next, Step, classify, otherwise
+from service.providers.stripe_attempt import HORIZON_SECONDS, STORED_500, StripeAttempt, StripeProvider
 
-# Stripe keeps keys for at least 24 hours and then forgets them without a word (Stripe: Idempotent requests); four
-# hours of margin are for clocks and for the time a request may lie in a queue.
-HORIZON_SECONDS = 20 * 3600.0
+__all__ = ["HORIZON_SECONDS", "StripeCharges", "confirm_params", "create_params"]
+
+INTENT = "payment_intent"
+"""The note that protects: the PaymentIntent's id."""
 
 
-class StripeCharges:
+class StripeCharges(StripeProvider):
     """The provider of kind `charge`."""
-
-    name = "stripe"
-    guarantee = Guarantee.KEYED
-
-    def __init__(self, api: StripeApi, *, livemode: bool, deadline_seconds: float) -> None:
-        self._api = api
-        self._livemode = livemode
-        self._deadline_seconds = deadline_seconds
 
     def perform(self, attempt: Attempt, lease: Lease) -> Outcome:
         """Carry the charge as far as Stripe lets it go. Raises LeaseLost, having sent nothing after it."""
-        return _Charge(self._api, attempt, lease, self._livemode, self._deadline_seconds).run()
+        return _Charge(self, attempt, lease).run()
 
     def look_up(self, attempt: Attempt, *, seconds: float) -> Outcome:
-        """Ask for the recorded PaymentIntent; without one there is nothing to ask for."""
-        known = attempt.progress.get("payment_intent")
+        """Ask for the PaymentIntent: by its recorded id, else by customer, key and mark."""
+        known = attempt.progress.get(INTENT)
         if not isinstance(known, str):
-            return Unknown("not_found")
-        reply = self._api.retrieve(known, Call(seconds, lambda: None))
-        request = attempt.request
-        expected = Expected(attempt.id, request["amount"], request["currency"], self._livemode, known)
-        result = classify(reply, expected)
-        return Unknown("not_confirmed", evidence=reply.evidence()) if isinstance(result, Next) else result
+            found = LookUps(self.api, seconds).intent(attempt, expected(attempt, self.livemode))
+            if found is None:
+                return Unknown("not_found")
+            if isinstance(found, Deferred):
+                return found
+            known = str(found.get("id"))
+        reply = self.api.retrieve(known, Call(seconds, lambda: None))
+        result = classify(reply, expected(attempt, self.livemode, known))
+        if isinstance(result, Next):
+            return Unknown("not_confirmed", evidence={**reply.found(), INTENT: known})
+        return result
 
 
-class _Charge:
+class _Charge(StripeAttempt):
     """One attempt at one charge."""
 
-    def __init__(self, api: StripeApi, attempt: Attempt, lease: Lease, livemode: bool, deadline_seconds: float) -> None:
-        self._api = api
-        self._attempt = attempt
-        self._lease = lease
-        self._livemode = livemode
-        self._deadline_seconds = deadline_seconds
+    harmless = True  # another create is another unconfirmed intent, and only a recorded one is ever confirmed
+    # Stripe shows events of thirty days (Stripe: List all events).
+    visible_seconds = 29 * 86400.0
 
     def run(self) -> Outcome:
         """With a recorded PaymentIntent look first; without one nothing can have been confirmed."""
-        known = self._attempt.progress.get("payment_intent")
+        known = self.noted(INTENT)
         if isinstance(known, str):
             # An earlier attempt of any kind may have confirmed it; only the intent itself knows.
             return self._look(known, then_confirm=True)
+        if self.doubt and self.noted(STORED_500):
+            return self._find(Unknown("status_500", {"step": Step.LOOK_UP.value}, STORED_500_SECONDS))
+        self.begin_anew()
         try:
-            reply = self._api.create(
-                create_params(self._attempt),
-                self._key(Step.CREATE),
-                self._call(self._guard_create),
-                in_doubt=self._doubt,
+            reply = self.api.create(
+                create_params(self.attempt), self.key(Step.CREATE), self.call(self.guard_key), in_doubt=self.doubt
             )
         except HorizonPassed:
             # Stripe may have forgotten the key: another create could be a second intent. No confirm ever went out.
-            return Unknown("key_expired", evidence={"step": Step.CREATE.value})
+            return self._find()
         result = classify(reply, self._expected(None))
+        if result is Next.LOOK:
+            return self._find(otherwise(reply, self._expected(None)))
         if not isinstance(result, Next):
             return result
-        intent = str((reply.intent or {})["id"])
-        self._lease.record({"payment_intent": intent})  # W11: committed before any confirm
+        intent = str((reply.body or {})["id"])
+        self.note(**{INTENT: intent})  # W11: committed before any confirm
         return self._confirm(intent, in_doubt=False)
 
+    def _find(self, before: Outcome | None = None) -> Outcome:
+        found = LookUps(self.api, self.seconds(), self.lease.guard).intent(self.attempt, self._expected(None))
+        if isinstance(found, Deferred):
+            return self.inconclusive(found, before)
+        if found is None:
+            return self.missed(before)
+        intent = str(found.get("id"))
+        self.note(**{INTENT: intent})  # W11, found instead of answered
+        return self._look(intent, then_confirm=True)
+
     def _look(self, intent: str, *, then_confirm: bool) -> Outcome:
-        reply = self._api.retrieve(intent, self._call(self._lease.guard))
+        reply = self.api.retrieve(intent, self.call())
         result = classify(reply, self._expected(intent))
         if not isinstance(result, Next):
             return result
         if then_confirm:
             # Safe beyond the horizon as well: under a forgotten key, too, an intent cannot succeed twice.
-            return self._confirm(intent, in_doubt=self._doubt)
+            return self._confirm(intent, in_doubt=self.doubt)
         # Stripe says at once "cannot be confirmed" and "waits to be confirmed": another attempt will see clearer.
         return Unknown("unexpected_status", evidence=reply.evidence())
 
     def _confirm(self, intent: str, *, in_doubt: bool) -> Outcome:
-        call = self._call(self._lease.guard)
-        reply = self._api.confirm(
-            intent, confirm_params(self._attempt), self._key(Step.CONFIRM), call, in_doubt=in_doubt
-        )
+        params, key = confirm_params(self.attempt), self.key(Step.CONFIRM)
+        reply = self.api.confirm(intent, params, key, self.call(), in_doubt=in_doubt)
         result = classify(reply, self._expected(intent))
         return self._look(intent, then_confirm=False) if isinstance(result, Next) else result
 
-    @property
-    def _doubt(self) -> bool:
-        """Whether an earlier attempt may have sent what this one is about to send."""
-        return self._attempt.in_doubt or self._attempt.prior is not State.PENDING
-
-    def _guard_create(self) -> None:
-        self._lease.guard(horizon_seconds=HORIZON_SECONDS)
-
-    def _key(self, step: Step) -> str:
-        return step_key(self._attempt.id, step.value)
-
-    def _call(self, before_send: Callable[[], None]) -> Call:
-        return Call(min(self._deadline_seconds, self._lease.seconds_left()), before_send)
-
     def _expected(self, intent: str | None) -> Expected:
-        request = self._attempt.request
-        return Expected(self._attempt.id, request["amount"], request["currency"], self._livemode, intent)
+        return expected(self.attempt, self.livemode, intent)
+
+
+def expected(attempt: Attempt, livemode: bool, intent: str | None = None) -> Expected:
+    """What the PaymentIntent of this charge must echo."""
+    request = attempt.request
+    manual = request.get("capture_method") == "manual"
+    return Expected(attempt.id, request["amount"], request["currency"], livemode, intent, manual)
 
 
 def create_params(attempt: Attempt) -> dict[str, Any]:
@@ -128,10 +126,11 @@ def create_params(attempt: Attempt) -> dict[str, Any]:
     request = attempt.request
     names = ("amount", "currency", "customer", "payment_method", "description", "statement_descriptor_suffix")
     params: dict[str, Any] = {name: request[name] for name in names if request.get(name) is not None}
+    if request.get("capture_method") is not None:
+        params["capture_method"] = request["capture_method"]
     # Nobody is there to be redirected; without this Stripe asks for a return_url (Stripe: Payment Intents API).
     params["automatic_payment_methods"] = {"enabled": True, "allow_redirects": "never"}
-    metadata = dict(sorted((request.get("metadata") or {}).items()))
-    params["metadata"] = {**metadata, "effect_id": attempt.id}
+    params["metadata"] = metadata_of(attempt)
     return params
 
 

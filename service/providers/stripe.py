@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -18,7 +19,7 @@ import stripe
 from service.core.effect import HorizonPassed, LeaseLost
 from service.core.errors import DependencyUnavailable
 from service.providers.http1 import Answer
-from service.providers.stripe_answers import Reply, Sent, Step
+from service.providers.stripe_reply import READS, Reply, Sent, Step
 from service.providers.wire import NoAnswer, NotSent, Wire
 
 stripe.enable_telemetry = False  # else the SDK writes an id into the home directory and reports timings
@@ -26,7 +27,10 @@ stripe.enable_telemetry = False  # else the SDK writes an id into the home direc
 logging.getLogger("stripe").setLevel(logging.WARNING)
 
 
-_INTENTS = "/v1/payment_intents"
+_INTENTS, _REFUNDS = "/v1/payment_intents", "/v1/refunds"
+Wanted = tuple[str, ...]
+"""The `object` names one of which the body of a 2xx must carry."""
+_INTENT, _REFUND, _LISTS = ("payment_intent",), ("refund",), ("list", "search_result")
 
 
 class Call:
@@ -81,7 +85,7 @@ class WireClient(stripe.HTTPClient):
 
 
 class StripeApi:
-    """Create, confirm and retrieve PaymentIntents. Safe to call from threads, greenlets and forked children."""
+    """The calls of charges, refunds, captures and look-ups. Safe in threads, greenlets and forked children."""
 
     def __init__(self, api_key: str, base: str) -> None:
         self._api_key = api_key
@@ -90,16 +94,35 @@ class StripeApi:
 
     def create(self, params: Mapping[str, Any], key: str, call: Call, *, in_doubt: bool) -> Reply:
         """Create a PaymentIntent; unconfirmed, it moves no money."""
-        return self._perform(Step.CREATE, call, "post", _INTENTS, _keyed(params, key), in_doubt=in_doubt)
+        return self._post(Step.CREATE, _INTENTS, params, key, call, in_doubt=in_doubt)
 
     def confirm(self, intent: str, params: Mapping[str, Any], key: str, call: Call, *, in_doubt: bool) -> Reply:
         """Confirm it: the one call that moves money. A PaymentIntent succeeds at most once."""
-        path = f"{_INTENTS}/{quote(intent, safe='')}/confirm"
-        return self._perform(Step.CONFIRM, call, "post", path, _keyed(params, key), in_doubt=in_doubt)
+        return self._post(Step.CONFIRM, f"{_named(_INTENTS, intent)}/confirm", params, key, call, in_doubt=in_doubt)
 
-    def retrieve(self, intent: str, call: Call) -> Reply:
-        """Ask what became of it; strongly consistent and without effect."""
-        return self._perform(Step.RETRIEVE, call, "get", f"{_INTENTS}/{quote(intent, safe='')}", {}, in_doubt=False)
+    def capture(self, intent: str, params: Mapping[str, Any], key: str, call: Call, *, in_doubt: bool) -> Reply:
+        """Take what an earlier confirm reserved. A PaymentIntent is captured at most once."""
+        return self._post(Step.CAPTURE, f"{_named(_INTENTS, intent)}/capture", params, key, call, in_doubt=in_doubt)
+
+    def cancel(self, intent: str, params: Mapping[str, Any], key: str, call: Call, *, in_doubt: bool) -> Reply:
+        """End a PaymentIntent that has not succeeded; it never will."""
+        return self._post(Step.CANCEL, f"{_named(_INTENTS, intent)}/cancel", params, key, call, in_doubt=in_doubt)
+
+    def refund(self, params: Mapping[str, Any], key: str, call: Call, *, in_doubt: bool) -> Reply:
+        """Give money back. Nothing but the key stands between a repeat and a second refund."""
+        return self._post(Step.REFUND, _REFUNDS, params, key, call, in_doubt=in_doubt)
+
+    def retrieve(self, intent: str, call: Call, *, in_doubt: bool = False) -> Reply:
+        """Ask what became of a PaymentIntent; strongly consistent and without effect."""
+        return self._get(Step.RETRIEVE, _named(_INTENTS, intent), {}, call, _INTENT, in_doubt=in_doubt)
+
+    def retrieve_refund(self, refund: str, call: Call) -> Reply:
+        """Ask what became of a refund."""
+        return self._get(Step.RETRIEVE, _named(_REFUNDS, refund), {}, call, _REFUND)
+
+    def look_up(self, path: str, params: Mapping[str, Any], call: Call) -> Reply:
+        """One page of a list or a search; without effect."""
+        return self._get(Step.LOOK_UP, path, params, call, _LISTS)
 
     def read(self, path: str, params: Mapping[str, Any], *, seconds: float) -> Mapping[str, Any]:
         """GET anything, for look-ups and audits; without effect. Raises DependencyUnavailable in words for a person."""
@@ -129,21 +152,28 @@ class StripeApi:
             self._client = (os.getpid(), client)
         return self._client[1]
 
-    def _perform(
-        self, step: Step, call: Call, method: str, path: str, params: Mapping[str, Any], *, in_doubt: bool
+    def _post(self, step: Step, path: str, params: Mapping[str, Any], key: str, call: Call, *, in_doubt: bool) -> Reply:
+        wanted = _REFUND if step is Step.REFUND else _INTENT
+        return self._perform(Reply(step, Sent.NOT_SENT, in_doubt), call, path, _keyed(params, key), wanted)
+
+    def _get(
+        self, step: Step, path: str, params: Mapping[str, Any], call: Call, wanted: Wanted, *, in_doubt: bool = False
     ) -> Reply:
+        return self._perform(Reply(step, Sent.NOT_SENT, in_doubt), call, path, params, wanted)
+
+    def _perform(self, unsent: Reply, call: Call, path: str, params: Mapping[str, Any], wanted: Wanted) -> Reply:
         token = _current.set(call)
         try:
             # Not `v1.payment_intents`: that builds a tree of objects out of every answer, which costs more than
             # the rest of the call together and tells us nothing the JSON does not.
-            response = self._sdk().raw_request(method, path, **params)
-            return _answered(step, call, in_doubt, intent=_intent(response.data))
+            response = self._sdk().raw_request("get" if unsent.step in READS else "post", path, **params)
+            return _answered(unsent, call, body=_object(response.data, wanted))
         except NotSent as error:
-            return Reply(step, Sent.NOT_SENT, in_doubt, error.reason)
+            return replace(unsent, reason=error.reason)
         except NoAnswer as error:
-            return Reply(step, Sent.MAYBE, in_doubt, error.reason)
+            return replace(unsent, sent=Sent.MAYBE, reason=error.reason)
         except stripe.StripeError as error:
-            return _answered(step, call, in_doubt, error=_error(error))
+            return _answered(unsent, call, error=_error(error))
         except (LeaseLost, HorizonPassed):
             raise
         except Exception:
@@ -151,9 +181,13 @@ class StripeApi:
             # complete and unreadable; without one this is a bug and no fact about Stripe.
             if call.answer is None:
                 raise
-            return _answered(step, call, in_doubt)
+            return _answered(unsent, call)
         finally:
             _current.reset(token)
+
+
+def _named(path: str, name: str) -> str:
+    return f"{path}/{quote(name, safe='')}"
 
 
 def _keyed(params: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -163,9 +197,9 @@ def _keyed(params: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {**params, "idempotency_key": key}
 
 
-def _intent(data: object) -> Mapping[str, Any] | None:
-    """The PaymentIntent of a 2xx, None when it carries anything else."""
-    return data if isinstance(data, dict) and data.get("object") == "payment_intent" else None
+def _object(data: object, wanted: Wanted) -> Mapping[str, Any] | None:
+    """The object of a 2xx, None when it carries anything but what was asked for."""
+    return data if isinstance(data, dict) and data.get("object") in wanted else None
 
 
 def _error(error: stripe.StripeError) -> Mapping[str, Any] | None:
@@ -175,22 +209,16 @@ def _error(error: stripe.StripeError) -> Mapping[str, Any] | None:
 
 
 def _answered(
-    step: Step,
-    call: Call,
-    in_doubt: bool,
-    *,
-    intent: Mapping[str, Any] | None = None,
-    error: Mapping[str, Any] | None = None,
+    unsent: Reply, call: Call, *, body: Mapping[str, Any] | None = None, error: Mapping[str, Any] | None = None
 ) -> Reply:
     answer = call.answer
     if answer is None:  # the SDK refused before it sent anything
-        return Reply(step, Sent.NOT_SENT, in_doubt, "sdk")
-    return Reply(
-        step,
-        Sent.ANSWERED,
-        in_doubt,
+        return replace(unsent, reason="sdk")
+    return replace(
+        unsent,
+        sent=Sent.ANSWERED,
         status=answer.status,
-        intent=intent,
+        body=body,
         error=error,
         replayed=answer.headers.get("idempotent-replayed") == "true",
         request_id=answer.headers.get("request-id"),

@@ -29,7 +29,7 @@ def intent(status: str, **more: Any) -> dict[str, Any]:
 
 
 def ok(step: Step, body: dict[str, Any] | None, **more: Any) -> Reply:
-    return Reply(step, Sent.ANSWERED, status=200, intent=body, **more)
+    return Reply(step, Sent.ANSWERED, status=200, body=body, **more)
 
 
 def refused(step: Step, status: int, error: dict[str, Any] | None = None, **more: Any) -> Reply:
@@ -54,9 +54,9 @@ TABLE: list[tuple[str, Reply, type | Next, str]] = [
     ("processing", ok(CONFIRM, intent("processing")), Awaiting, "processing"),
     ("still processing, found by looking", ok(RETRIEVE, intent("processing")), Awaiting, "processing"),
     ("the customer must act", ok(CONFIRM, intent("requires_action")), Awaiting, "requires_action"),
-    ("created", ok(CREATE, intent("requires_confirmation")), Next.CONFIRM, ""),
-    ("created without method", ok(CREATE, intent("requires_payment_method")), Next.CONFIRM, ""),
-    ("found unconfirmed", ok(RETRIEVE, intent("requires_confirmation")), Next.CONFIRM, ""),
+    ("created", ok(CREATE, intent("requires_confirmation")), Next.SEND, ""),
+    ("created without method", ok(CREATE, intent("requires_payment_method")), Next.SEND, ""),
+    ("found unconfirmed", ok(RETRIEVE, intent("requires_confirmation")), Next.SEND, ""),
     ("confirmed, yet unconfirmed", ok(CONFIRM, intent("requires_confirmation")), Unknown, "unexpected_status"),
     ("canceled", ok(RETRIEVE, intent("canceled")), Failed, "canceled"),
     ("declined before, found by looking", ok(RETRIEVE, intent("requires_payment_method", last_payment_error=DECLINE)),
