@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     stripe_api_key: SecretStr | None = None
     stripe_api_base: str | None = None
     stripe_webhook_secret: SecretStr | None = None
+    """The endpoint's signing secret; while one is rolled, the old and the new one separated by a comma."""
     email_url: SecretStr | None = None
     email_sender: str = "receipts@localhost.test"
     allow_live: bool = False
@@ -82,6 +83,12 @@ class Settings(BaseSettings):
     def lane_names(self) -> tuple[str, ...]:
         """The lanes as a tuple, in order."""
         return tuple(name.strip() for name in self.lanes.split(",") if name.strip())
+
+    @property
+    def stripe_webhook_secrets(self) -> tuple[str, ...]:
+        """The secrets that a webhook may be signed with, none when webhooks are not set up."""
+        given = self.stripe_webhook_secret.get_secret_value() if self.stripe_webhook_secret else ""
+        return tuple(secret.strip() for secret in given.split(",") if secret.strip())
 
     def database(self) -> str:
         """The database URL: set, or that of running embedded servers. Raises SettingsError naming the fix."""

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
-from service.api import accepting, effects, health, problems
+from service.api import accepting, effects, health, problems, webhooks
 from service.api.arrival import Arrival
 from service.api.problems import Problem
 from service.core.errors import CounterfoilError, SettingsError
@@ -37,7 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.draining = False
-    for router in (accepting.router, effects.router, health.router):
+    for router in (accepting.router, effects.router, health.router, webhooks.router):
         app.include_router(router)
     app.add_api_route("/problems/{code}", _problem_page, include_in_schema=False)
     app.add_exception_handler(Problem, _problem)

@@ -25,10 +25,11 @@ async def json_object(request: Request) -> dict[str, Any]:
     charset = parameters.lower().replace(" ", "").replace('"', "")
     if kind.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
         raise Problem("unsupported_media_type", "send Content-Type: application/json", field="Content-Type")
-    return parse(await _read(request))
+    return parse(await read(request))
 
 
-async def _read(request: Request) -> bytes:
+async def read(request: Request) -> bytes:
+    """The body's raw bytes, up to the limit. Raises Problem."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared[:20]) > BYTES_MAX:
         raise of_status(413)

@@ -61,6 +61,18 @@ TYPES: Mapping[str, Type] = {
     "method_not_allowed": Type(405, "This method is not offered here", "The header Allow lists those that are."),
     "body_too_large": Type(413, "The body is too large", "The limit is 512 KiB."),
     "unsupported_media_type": Type(415, "Send JSON", "Content-Type: application/json, in UTF-8."),
+    "webhook_refused": Type(
+        400,
+        "The webhook is refused",
+        "Nothing was kept. Either it does not come from Stripe, or not from the endpoint and mode whose secret and key "
+        "are set here; `detail` says which.",
+    ),
+    "webhooks_not_set_up": Type(
+        503,
+        "Webhooks are not set up",
+        "Set COUNTERFOIL_STRIPE_WEBHOOK_SECRET and restart the API. Stripe tells each event again for three days.",
+        retryable=True,
+    ),
     "dependency_unavailable": Type(
         503,
         "The database does not answer",

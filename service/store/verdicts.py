@@ -1,0 +1,76 @@
+"""What was found out about an effect besides its attempts: by asking the provider, from a hint, or by a person.
+
+Every write is guarded by the attempt and the state that were looked at; no row means that the effect has moved on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from service.core.state import State
+
+# Under the row's lock, so that the fact carries the attempt it speaks of, in the journal's order (I8).
+_NOTE = text("""
+insert into journal (effect_id, fact, attempt, actor, evidence)
+select e.id, :fact, e.attempt, :actor, cast(:evidence as jsonb)
+from (select id, attempt from effects where id = cast(:id as uuid) for update) e
+""")
+
+_HOLD = text("""
+select 1 from effects where id = cast(:id as uuid) and attempt = :attempt and state = :state for update
+""")
+
+# W11 healed from outside: the id that a lost answer would have told. Attempts go on from there.
+_ADOPT = text("""
+with adopted as (
+    update effects set progress = progress || jsonb_build_object('payment_intent', cast(:intent as text))
+    where id = cast(:id as uuid) and attempt = :attempt and state in ('unknown', 'parked')
+      and not progress ? 'payment_intent'
+    returning id, attempt
+), facts as (
+    insert into journal (effect_id, fact, attempt, actor, evidence)
+    select id, 'hinted', attempt, :actor, jsonb_build_object('payment_intent', cast(:intent as text)) from adopted
+)
+select 1 from adopted
+""")
+
+_RELEASE = text("""
+with released as (
+    update effects set state = 'pending', in_doubt = false, lease_until = null, not_before = null,
+        budget_from = attempt, patience_from = now()
+    where id = cast(:id as uuid) and attempt = :attempt and state in ('unknown', 'parked')
+    returning id
+), due as (
+    update outbox o set road = 'later', available_at = now(), parked_at = null, parked_reason = null, last_error = null
+    from released r where o.effect_id = r.id
+)
+select 1 from released
+""")
+
+
+def note(connection: Connection, effect_id: str, fact: str, *, actor: str, evidence: Mapping[str, Any]) -> None:
+    """Write one fact that changes nothing."""
+    connection.execute(
+        _NOTE, {"id": effect_id, "fact": fact, "actor": actor, "evidence": json.dumps(dict(evidence), default=str)}
+    )
+
+
+def hold(connection: Connection, effect_id: str, *, attempt: int, state: State) -> bool:
+    """Keep the effect as it was looked at until the transaction ends; False when it has moved on."""
+    found = connection.execute(_HOLD, {"id": effect_id, "attempt": attempt, "state": state.value})
+    return found.one_or_none() is not None
+
+
+def adopt(connection: Connection, effect_id: str, *, attempt: int, intent: str, actor: str) -> bool:
+    """Record a PaymentIntent that a hint named and the provider confirmed as ours; False when it is too late."""
+    parameters = {"id": effect_id, "attempt": attempt, "intent": intent, "actor": actor}
+    return connection.execute(_ADOPT, parameters).one_or_none() is not None
+
+
+def release(connection: Connection, effect_id: str, *, attempt: int) -> bool:
+    """Back to `pending` and due, no longer in doubt: only for what is proven not to have been done."""
+    return connection.execute(_RELEASE, {"id": effect_id, "attempt": attempt}).one_or_none() is not None
