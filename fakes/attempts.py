@@ -153,7 +153,7 @@ def bank_said(change: Change, intent: Json, *, paid: bool) -> None:
         _keep_method(change, intent, found)
         _take(change, intent, charge, "payment")
         return
-    decline = found.card.decline or Decline("generic_decline", None, "The payment failed.", None)
+    decline = found.card.decline or Decline("payment_method_provider_decline", None, "The payment failed.", None)
     charge |= {"failure_code": decline.code, "failure_message": decline.message, "paid": False, "status": "failed"}
     change.save(charge)
     _refused(change, intent, charge, found, decline)

@@ -98,7 +98,7 @@ _NAMED = {
         "",
         "1113",
         type="us_bank_account",
-        decline=_bank_decline("debit_not_authorized", "The customer's bank account has been closed."),
+        decline=_bank_decline("account_closed", "The customer's bank account has been closed."),
     ),
     "pm_usBankAccount_noAccount": Card(
         "",
@@ -126,10 +126,10 @@ _NAMED = {
     "pm_success_de": Card("", "3201", type="sepa_debit"),
     "pm_successDelayed_de": Card("", "3202", type="sepa_debit"),
     "pm_failed_de": Card(
-        "", "3203", type="sepa_debit", decline=_bank_decline("generic_decline", "The payment failed.")
+        "", "3203", type="sepa_debit", decline=_bank_decline("payment_method_provider_decline", "The payment failed.")
     ),
     "pm_failedDelayed_de": Card(
-        "", "3204", type="sepa_debit", decline=_bank_decline("generic_decline", "The payment failed.")
+        "", "3204", type="sepa_debit", decline=_bank_decline("payment_method_provider_decline", "The payment failed.")
     ),
 }
 BLUEPRINTS = ("pm_card_", "pm_usBankAccount_", "pm_success_", "pm_successDelayed_", "pm_failed_", "pm_failedDelayed_")

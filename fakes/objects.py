@@ -27,13 +27,14 @@ CREATE INDEX IF NOT EXISTS objects_of_intent ON objects (payment_intent, object,
 CREATE INDEX IF NOT EXISTS objects_of_charge ON objects (charge, object) WHERE charge IS NOT NULL;
 CREATE INDEX IF NOT EXISTS objects_of_source ON objects (source, object) WHERE source IS NOT NULL;
 """
-# What became of a column that an earlier fake's state folder does not have.
+# Columns that the state folder of an earlier fake does not have.
 NEW_COLUMNS = (("objects", "charge"), ("objects", "source"), ("ledger", "refund"))
 
 # Stripe docs, "Pagination".
 PAGE_DEFAULT = 10
 PAGE_MAX = 100
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 COLUMNS = ("id", "object", "created", "customer", "payment_intent", "charge", "source", "type")
 _INSERT = f"INSERT INTO objects ({', '.join(COLUMNS)}, body) VALUES ({'?, ' * len(COLUMNS)}?)"
 _UPSERT = _INSERT + (
@@ -60,7 +61,7 @@ def save_many(connection: sqlite3.Connection, things: Iterable[Mapping[str, Any]
 
 
 def _row(thing: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (*(thing.get(name) for name in COLUMNS), json.dumps(thing, separators=(",", ":")))
+    return (*map(thing.get, COLUMNS), _encode(thing))
 
 
 def load(connection: sqlite3.Connection, kind: str, object_id: str) -> Json | None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fakes import attempts, cards, holds, ledger, refunds, stripe_objects
+from fakes import attempts, cards, holds, ledger, payment_methods, refunds, stripe_objects
 from fakes.cards import Card
 from fakes.change import Change
 from fakes.objects import Json
@@ -69,6 +69,8 @@ def _one(connection: sqlite3.Connection, wish: Mapping[str, Any], now: int) -> J
     end = _ENDS.get(wish.get("status", "succeeded"))
     if unknown := sorted(set(wish) - _FIELDS):
         raise BadPlant(f"unknown field {unknown[0]!r}; known are {', '.join(sorted(_FIELDS))}")
+    if not isinstance(wish.get("amount"), int):
+        raise BadPlant(f"amount must be minor units, not {wish.get('amount')!r}")
     if end is None:
         raise BadPlant(f"unknown status {wish['status']!r}; known are {', '.join(_ENDS)}")
     change = _change(connection, wish, now)
@@ -90,10 +92,15 @@ def _change(connection: sqlite3.Connection, wish: Mapping[str, Any], now: int) -
 
 
 def _instrument(intent: Json, card: Card) -> Instrument:
-    """A payment method that is named and not kept: nobody audits those."""
+    """A payment method that is named and not kept: it has done its work."""
     intent["payment_method"] = stripe_objects.new_id("pm")
     shown = {"id": intent["payment_method"], "customer": intent["customer"]}
     return Instrument(shown, card, assumed=True, spent=True)
+
+
+def _keep_method(change: Planting, intent: Json, name: str) -> None:
+    """A payment method that something is still to happen to."""
+    intent["payment_method"] = payment_methods.find(change, name, None).shown["id"]
 
 
 def _succeeded(change: Planting, intent: Json) -> None:
@@ -119,7 +126,7 @@ def _canceled(change: Planting, intent: Json) -> None:
 
 
 def _processing(change: Planting, intent: Json) -> None:
-    _instrument(intent, _BANK)
+    _keep_method(change, intent, "pm_usBankAccount_success")
     attempts.wait_for_bank(change, intent, _BANK)
 
 
@@ -128,7 +135,7 @@ def _without_method(change: Planting, intent: Json) -> None:
 
 
 def _unconfirmed(change: Planting, intent: Json) -> None:
-    _instrument(intent, _GOOD)
+    _keep_method(change, intent, "pm_card_visa")
     intent["status"] = "requires_confirmation"
     change.save(intent)
 

@@ -33,6 +33,10 @@ class Impossible(ValueError):
     """What the admin asked for cannot happen to this object; the message says why."""
 
 
+class UnknownObject(Exception):
+    """The admin named an object that is not there."""
+
+
 def routes(storage: Storage, clock: Clock) -> list[Route]:
     """The endpoints, over one storage and one clock."""
 
@@ -47,8 +51,8 @@ def routes(storage: Storage, clock: Clock) -> list[Route]:
 
             try:
                 return JSONResponse(await storage.write(job))
-            except LookupError as unknown:
-                return JSONResponse({"error": str(unknown.args[0])}, 404)
+            except UnknownObject as unknown:
+                return JSONResponse({"error": str(unknown)}, 404)
             except ValueError as bad:
                 return JSONResponse({"error": str(bad)}, 422)
 
@@ -105,11 +109,11 @@ def _finish_refund(change: Change, request: Request, body: dict[str, Any]) -> ob
 
 
 def _plant(change: Change, _request: Request, body: dict[str, Any]) -> object:
-    return {"planted": plant.plant(change.connection, body["intents"], change.now)}
+    return {"planted": plant.plant(change.connection, body.get("intents", ()), change.now)}
 
 
 def _known(change: Change, kind: str, request: Request) -> Json:
     found = change.load(kind, request.path_params["id"])
     if found is None:
-        raise LookupError(f"no such {kind}: {request.path_params['id']}")
+        raise UnknownObject(f"no such {kind}: {request.path_params['id']}")
     return found
