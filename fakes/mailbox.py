@@ -67,7 +67,10 @@ def headers_of(raw: bytes) -> dict[str, str]:
 
 
 def oracle(connection: sqlite3.Connection, recipient: str | None = None) -> dict[str, Any]:
-    """Every copy (or one recipient's), and how often each (Message-ID or key, recipient) was accepted."""
+    """Every copy (or one recipient's), and how often each message was accepted for each recipient.
+
+    A message is known by its Message-ID, else by its idempotency key; one that has neither is its own.
+    """
     mail = [
         {
             **dict(row),
@@ -78,12 +81,15 @@ def oracle(connection: sqlite3.Connection, recipient: str | None = None) -> dict
             "SELECT * FROM mailbox WHERE ? IS NULL OR recipient = ? ORDER BY seq", (recipient, recipient)
         )
     ]
-    by_message = Counter(f"{row['message_id'] or row['idempotency_key']} {row['recipient']}" for row in mail)
+    by_message = Counter(
+        f"{row['message_id'] or row['idempotency_key'] or row['id']} {row['recipient']}" for row in mail
+    )
     return {
         "mail": mail,
         "summary": {
             "rows": len(mail),
             "by_recipient": dict(Counter(row["recipient"] for row in mail)),
+            "by_message_and_recipient": dict(by_message),
             "by_message_id": dict(Counter(row["message_id"] for row in mail if row["message_id"])),
             "by_key": dict(Counter(row["idempotency_key"] for row in mail if row["idempotency_key"])),
             "doubled": sorted(message for message, times in by_message.items() if times > 1),

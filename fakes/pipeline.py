@@ -30,6 +30,7 @@ from fakes.idempotency import Answer, Claimant, Fresh, InUse, KeyRules, Mismatch
 from fakes.profiles import KeyBook
 from fakes.storage import Storage
 
+# What endpoints are written in is in `fakes.dialect`, and found here too.
 __all__ = ["Arrival", "Call", "Pipeline", "Refusal", "Refused", "Route"]
 
 

@@ -31,6 +31,8 @@ CREATE TABLE IF NOT EXISTS webhook_doubles (original TEXT PRIMARY KEY, double TE
 
 # An endpoint that reorders waits this long (by the fake's clock) for its window to fill, then sends what it has.
 REORDER_PATIENCE_SECONDS = 5.0
+# A backlog is taken in bites, so that requests are answered in between.
+GROUPS_AT_ONCE = 200
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -121,7 +123,10 @@ def plan(connection: sqlite3.Connection, endpoint: Endpoint, now: float) -> None
     """Write down what new events this endpoint is owed, and move its cursor behind them."""
     row = connection.execute("SELECT cursor, seen FROM webhook_endpoints WHERE id = ?", (endpoint.id,)).fetchone()
     cursor, seen = row["cursor"], row["seen"]
-    while group := _ripe(connection, endpoint, cursor, now):
+    for _ in range(GROUPS_AT_ONCE):
+        group = _ripe(connection, endpoint, cursor, now)
+        if not group:
+            break
         cursor = group[-1][0]
         wanted = [event for _, event in group if endpoint.wants(event["type"])]
         for number, event in reversed(list(enumerate(wanted, seen + 1))):

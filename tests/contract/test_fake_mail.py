@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import smtplib
+import urllib.error
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +79,81 @@ def test_the_same_message_id_twice_is_two_copies(fake: FakeServer, ada: str) -> 
     for _ in range(2):
         smtp(fake, ada, "<twice@example.test>")
     assert len(copies(fake, ada)) == 2
-    assert f"<twice@example.test> {ada}" in fake.admin("mailbox")["summary"]["doubled"]
+    summary = fake.admin("mailbox")["summary"]
+    assert f"<twice@example.test> {ada}" in summary["doubled"]
+    assert summary["by_message_and_recipient"][f"<twice@example.test> {ada}"] == 2
+
+
+def session(fake: FakeServer, recipient: str) -> list[tuple[str, int | None, str | None]]:
+    """What the request log tells about the session that named this recipient: phase, reply, fault."""
+    rows = fake.admin("requests")["requests"]
+    (one,) = {row["request_id"] for row in rows if row["method"] == "SMTP" and row["path"] == recipient}
+    return [(row["route"], row["status"], row["fault"]) for row in rows if row["request_id"] == one]
+
+
+def test_a_session_is_in_the_request_log_phase_by_phase(fake: FakeServer, ada: str) -> None:
+    smtp(fake, ada)
+    expected = [
+        ("banner", 220, None),
+        ("ehlo", 250, None),
+        ("mail", 250, None),
+        ("rcpt", 250, None),
+        ("data", 354, None),
+        ("mid_data", None, None),
+        ("before_accept", None, None),
+        ("after_accept", 250, None),
+        ("quit", 221, None),
+    ]
+    wait_until(lambda: session(fake, ada) == expected, "the whole session in the log")
+
+
+def test_a_lost_250_is_a_phase_without_a_reply_that_names_its_fault(fake: FakeServer, ada: str) -> None:
+    fake.fault("close", phase="after_accept", recipient=ada)
+    with pytest.raises(smtplib.SMTPServerDisconnected):
+        smtp(fake, ada)
+    wait_until(lambda: session(fake, ada)[-1] == ("after_accept", None, "close"), "the cut in the log")
+    assert len(copies(fake, ada)) == 1
+
+
+def test_a_rejection_is_logged_with_its_code(fake: FakeServer, ada: str) -> None:
+    fake.fault("reject", phase="before_accept", recipient=ada, code=452)
+    with pytest.raises(smtplib.SMTPDataError):
+        smtp(fake, ada)
+    wait_until(lambda: ("before_accept", 452, "reject") in session(fake, ada), "the rejection in the log")
+
+
+def test_a_session_can_be_reset_and_can_hang_until_it_is_released(fake: FakeServer, ada: str) -> None:
+    fake.fault("reset", phase="before_accept", recipient=ada)
+    with pytest.raises((smtplib.SMTPServerDisconnected, ConnectionResetError)):
+        smtp(fake, ada)
+    fake.fault("hang", phase="after_accept", recipient=ada, seconds=None)
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(smtp, fake, ada)
+        wait_until(lambda: fake.holding() == 1, "the reply that is held back")
+        assert len(copies(fake, ada)) == 1
+        fake.admin("release", {})
+        assert hanging.result(10) == {}
+
+
+@pytest.mark.parametrize("door", ["smtp", "http"])
+def test_each_door_can_be_shut_without_the_other(fake: FakeServer, ada: str, door: str) -> None:
+    fake.fault("refuse", route=door, seconds=None)
+    shut, open_ = (smtp, resend) if door == "smtp" else (resend, smtp)
+    with pytest.raises((ConnectionRefusedError, requests.ConnectionError)):
+        shut(fake, ada)
+    open_(fake, ada)
+    assert len(copies(fake, ada)) == 1
+    fake.admin("release", {})
+
+    def opened() -> bool:
+        try:
+            shut(fake, ada)
+        except (ConnectionRefusedError, requests.ConnectionError):
+            return False
+        return True
+
+    wait_until(opened, "the open door")
+    assert len(copies(fake, ada)) == 2
 
 
 @pytest.mark.parametrize(
@@ -222,7 +297,18 @@ def test_strangers_and_long_keys_stay_outside(fake: FakeServer, ada: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("action", "kept"), [("close_before", 0), ("close_after", 1), ("truncate", 1), ("status_502_html", 0)]
+    ("action", "kept"),
+    [
+        ("close_before", 0),
+        ("close_after", 1),
+        ("reset", 1),
+        ("close", 1),
+        ("truncate", 1),
+        ("truncate_chunked", 1),
+        ("empty_200", 1),
+        ("html_200", 1),
+        ("status_502_html", 0),
+    ],
 )
 def test_a_lost_answer_is_settled_by_the_same_key(fake: FakeServer, ada: str, action: str, kept: int) -> None:
     fake.fault(action, key=ada)
@@ -235,3 +321,37 @@ def test_a_lost_answer_is_settled_by_the_same_key(fake: FakeServer, ada: str, ac
     assert len(copies(fake, ada)) == kept
     assert resend(fake, ada, key=ada).status_code == 200
     assert len(copies(fake, ada)) == 1
+
+
+@pytest.mark.parametrize(("when", "kept"), [("before", 0), ("after", 1)])
+def test_its_own_500_is_kept_or_forgotten_as_the_profile_says(
+    own_fake: FakeServer, ada: str, when: str, kept: int
+) -> None:
+    # Resend's documents do not say what becomes of a 500, so a client must be right either way.
+    for profile, status, copies_then in (("stripe", 500, kept), ("forgets_500", 200, kept + 1)):
+        own_fake.admin("keys", {"profile": profile})
+        key, recipient = f"{profile}-{ada}", f"{profile}-{ada}"
+        own_fake.fault(f"status_500_stored_{when}", key=key)
+        assert resend(own_fake, recipient, key=key).status_code == 500
+        assert len(copies(own_fake, recipient)) == kept
+        assert resend(own_fake, recipient, key=key).status_code == status
+        assert len(copies(own_fake, recipient)) == copies_then
+
+
+@pytest.mark.parametrize(("action", "status"), [("status_429", 429), ("status_401", 401), ("conflict_409", 409)])
+def test_a_front_answer_leaves_the_key_free(fake: FakeServer, ada: str, action: str, status: int) -> None:
+    fake.fault(action, key=ada)
+    assert resend(fake, ada, key=ada).status_code == status
+    assert copies(fake, ada) == []
+    assert resend(fake, ada, key=ada).status_code == 200
+
+
+def test_a_fault_finds_a_recipient_in_the_body(fake: FakeServer, ada: str) -> None:
+    fake.fault("status_429", effect=ada)
+    assert resend(fake, f"not-{ada[1:]}").status_code == 200
+    assert resend(fake, ada).status_code == 429
+
+
+def test_repairs_are_for_providers_with_events(fake: FakeServer) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="422"):
+        fake.admin("faults", {"action": "status_500_stored_after", "then": "silence"})
