@@ -1,15 +1,19 @@
-"""Periodic tasks, run by `counterfoil beat` and any worker. Harmless if they run twice or never: they only tell."""
+"""Periodic tasks, run by `counterfoil beat` and any worker. Run twice they are harmless; never, they tell less."""
 
 from __future__ import annotations
 
 import structlog
 
 from service import settings
+from service.engine import inbox
 from service.store import outbox
 from service.store.database import statement
 from tasks.app import app
+from tasks.effect_task import actor
+from tasks.kinds import KINDS
 
 WATCH_SECONDS = 60.0
+INBOX_SECONDS = 10.0  # the nudge has done most of it within a second; this is for what no attempt will touch
 LATE_SECONDS = 900.0  # a provider that has refused for this long (a wrong key, an outage) is somebody's business
 
 log = structlog.get_logger(__name__)
@@ -35,11 +39,25 @@ def watch() -> None:
         log.warning("effects_parked", count=now["parked"], oldest_seconds=round(now["oldest_parked_seconds"] or 0, 1))
 
 
+@app.task(name="inbox")
+def look_into_inbox() -> None:
+    """Look at what Stripe has told us about and no attempt has dealt with. A dead provider costs one call a run."""
+    found = inbox.run_once(KINDS, actor=actor(), seconds=settings.load().provider_deadline)
+    if found:
+        log.info("inbox", **found)
+
+
 # Set here and not by a signal: registering a task finalizes the app, and the signal is over before anybody listens.
 app.conf.beat_schedule = {
     "watch": {
         "task": watch.name,
         "schedule": WATCH_SECONDS,
         "options": {"queue": "periodic", "expires": WATCH_SECONDS},
-    }
+    },
+    "inbox": {
+        "task": look_into_inbox.name,
+        "schedule": INBOX_SECONDS,
+        # Late is as good as never: the next run looks at the same rows.
+        "options": {"queue": "periodic", "expires": INBOX_SECONDS},
+    },
 }

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli import exits, talk
+from service.cli import exits, talk, verifying
 from service.cli.exits import examples
 from service.cli.ground import effect_id, ground
 from service.core.errors import EffectNotFound
@@ -73,3 +73,7 @@ def show(id_: Id, as_json: talk.Json = False) -> None:
         return
     talk.record(row, as_json=False)
     talk.table(facts, ("at", "fact", "attempt", "actor", "evidence"), as_json=False)
+
+
+app.command("verify", epilog=examples(*verifying.VERIFY_EXAMPLES))(verifying.verify)
+app.command("resolve", epilog=examples(*verifying.RESOLVE_EXAMPLES))(verifying.resolve)

@@ -31,7 +31,7 @@ with input as materialized (
     select id from named union select d.id from named n join effects d on d.concerns = n.id
 ), target as materialized (
     select e.id, e.attempt from linked l join effects e on e.id = l.id
-    where e.state in ('unknown', 'awaiting') order by e.id for update of e skip locked
+    where e.state in ('unknown', 'awaiting') order by e.id for no key update of e skip locked
 ), event as (
     insert into inbox (provider, event_id, type, object_id, object_type, effect_id, payment_intent, event_at,
                        available_at)

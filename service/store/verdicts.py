@@ -13,15 +13,16 @@ from sqlalchemy import Connection, text
 
 from service.core.state import State
 
-# Under the row's lock, so that the fact carries the attempt it speaks of, in the journal's order (I8).
+# Under the row's lock, so that the fact carries the attempt it speaks of, in the journal's order (I8). `no key`, since
+# a caller whose open transaction accepts a refund of this charge holds the charge's key (foreign key).
 _NOTE = text("""
 insert into journal (effect_id, fact, attempt, actor, evidence)
 select e.id, :fact, e.attempt, :actor, cast(:evidence as jsonb)
-from (select id, attempt from effects where id = cast(:id as uuid) for update) e
+from (select id, attempt from effects where id = cast(:id as uuid) for no key update) e
 """)
 
 _HOLD = text("""
-select 1 from effects where id = cast(:id as uuid) and attempt = :attempt and state = :state for update
+select 1 from effects where id = cast(:id as uuid) and attempt = :attempt and state = :state for no key update
 """)
 
 # W11 healed from outside: the id that a lost answer would have told. Attempts go on from there.

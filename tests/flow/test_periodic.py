@@ -6,10 +6,12 @@ from tasks import app, watch
 from tests.flow.system import System
 
 
-def test_beat_has_the_watch_on_its_schedule_in_a_lane_that_exists() -> None:
-    [entry] = app.conf.beat_schedule.values()
-    assert entry["task"] == watch.name
-    assert entry["options"]["queue"] in app.amqp.queues
+def test_all_that_beat_asks_for_goes_into_a_lane_that_exists_and_does_not_pile_up() -> None:
+    entries = app.conf.beat_schedule.values()
+    assert {watch.name, "inbox"} <= {entry["task"] for entry in entries} <= set(app.tasks)
+    for entry in entries:
+        assert entry["options"]["queue"] in app.amqp.queues
+        assert entry["options"]["expires"] <= entry["schedule"]
 
 
 def test_a_parked_effect_is_told_by_the_worker_that_serves_the_periodic_lane(system: System) -> None:
