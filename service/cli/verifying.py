@@ -35,7 +35,7 @@ VERIFY_EXAMPLES = (
 RESOLVE_EXAMPLES = (
     "counterfoil effects resolve ID --as succeeded --ref pi_123 --reason INC-42 --evidence 'seen in the dashboard'",
     "counterfoil effects resolve ID --as failed --reason INC-42 --evidence 'the mail log has no such Message-ID' --yes",
-    "Here 6: the effect, the provider or missing proof forbids it; 7: the provider does not answer. Nothing is written.",
+    "Here 6: the effect, the provider or missing proof forbids it; 7: it does not answer. Nothing is written.",
 )
 
 

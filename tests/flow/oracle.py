@@ -25,12 +25,9 @@ _FACT_OF_STATE = {
     "parked": {"parked", "late_answer"},
     "succeeded": {"succeeded", "late_answer", "verified", "resolved"},
     "failed": {"failed", "late_answer", "verified", "resolved"},
-},
-    "awaiting": {"awaiting", "deferred"},
-    "parked": {"parked", "late_answer"},
-    "succeeded": {"succeeded", "late_answer"},
-    "failed": {"failed", "late_answer"},
 }
+# Facts that change no state: what was heard, found out or decided beside the attempts.
+_BESIDE = {"late_answer", "hinted", "verified", "resolved"}
 
 
 @dataclass
@@ -205,7 +202,7 @@ def _explained(books: Books) -> Iterator[str]:
         facts = books.journal[effect_id]
         if not facts or facts[0]["fact"] != "accepted" or sum(x["fact"] == "accepted" for x in facts) != 1:
             yield f"I8 {effect_id} has no single beginning"
-        own = [x for x in facts if x["fact"] != "late_answer"]
+        own = [x for x in facts if x["fact"] not in _BESIDE]
         attempts = [x["attempt"] for x in own]
         if attempts != sorted(attempts):
             yield f"I8 {effect_id}: attempts went back: {attempts}"

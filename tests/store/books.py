@@ -29,7 +29,7 @@ _EXPLAINS = {
     "succeeded": {"succeeded", "resolved", "verified"},
     "failed": {"failed", "resolved", "verified"},
 }
-_SILENT = ("progressed", "late_answer", "hinted", "recovered")
+_SILENT = ("progressed", "late_answer", "hinted", "recovered", "verified")
 
 
 def order(key: str = "order:17:charge", *, kind: str = "charge", amount: int = 4200, **changes: Any) -> Order:
