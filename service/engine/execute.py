@@ -32,7 +32,7 @@ from service.engine.settle import settle
 from service.engine.settlement import settlement
 from service.providers.ports import Provider
 from service.settings import Settings
-from service.store import attempts
+from service.store import attempts, links
 from service.store.attempts import Limits, Settlement
 from service.store.database import SchemaRefused, statement
 from service.telemetry.context import bound
@@ -104,7 +104,7 @@ class Executor:
                 claimed = attempts.claim(connection, ids, self._limits, actor=self._actor)
                 if len(claimed) < len(ids):
                     attempts.park_spent(connection, ids, self._limits, actor=self._actor)
-                    attempts.hold_back(connection, ids, seconds=WAITS_SECONDS)
+                    links.hold_back(connection, ids, seconds=WAITS_SECONDS)
             return asked_at, claimed
 
         until = monotonic() + CLAIM_PATIENCE_SECONDS

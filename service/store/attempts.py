@@ -16,18 +16,15 @@ from sqlalchemy import Connection, text
 
 from service.core.effect import Attempt, Concerned, Policy
 from service.core.state import State
+from service.store import links
+from service.store.links import READY
 
 # Claimable: due, and either at rest or held by an attempt whose lease is over. The row lock makes a second claim of
-# the same effect wait and then see the first one's lease; order by id, so that two batches cannot deadlock.
+# the same effect wait and then see the first one's lease; order by id, so that two batches cannot deadlock. The lock is
+# `no key`, since a caller whose open transaction holds a refund of this charge holds the charge's key (foreign key).
 _DUE = """
     id = any(cast(:ids as uuid[])) and (not_before is null or not_before <= now())
     and (state in ('pending', 'unknown', 'awaiting') or (state = 'executing' and lease_until < now()))
-"""
-# An effect that acts upon another one begins when that one is far enough (never a refund before its charge succeeded).
-_READY = """
-    (e.concerns is null or exists (select 1 from effects t where t.id = e.concerns and (
-        t.state in ('succeeded', 'failed')
-        or (e.ready_when = 'authorised' and t.state = 'awaiting' and t.outcome ->> 'status' = 'requires_capture'))))
 """
 # An effect that awaits the provider's answer is only asked after: that spends nothing.
 _SPENT = """
@@ -46,8 +43,8 @@ _ATTEMPT = """
 
 _CLAIM = text(f"""
 with due as (
-    select id, state, attempt from effects e where {_DUE} and ({_SPENT}) is not true and {_READY}
-    order by id for update
+    select id, state, attempt from effects e where {_DUE} and ({_SPENT}) is not true and {READY}
+    order by id for no key update
 ), claimed as (
     update effects e set
         state = 'executing', attempt = e.attempt + 1,
@@ -71,34 +68,10 @@ select {_ATTEMPT} from (select *, state as prior from effects where id = cast(:i
     left join effects t on t.id = e.concerns
 """)
 
-# Delivered too early: it comes due again by itself, and at once when what it waits for is ready (`wake`). It was not
-# tried, so the delivery does not count.
-_HOLD_BACK = text(f"""
-update outbox o set road = 'later', deliveries = 0, available_at = now() + make_interval(secs => :seconds),
-    last_error = 'waits for the effect it concerns'
-from effects e
-where o.effect_id = e.id and e.id = any(cast(:ids as uuid[])) and e.state = 'pending' and o.road = 'published'
-  and not {_READY}
-returning cast(e.id as text)
-""")
-
-_WAKE = text("""
-with waiting as (
-    select d.id from effects d where d.concerns = any(cast(:ids as uuid[])) and d.state = 'pending'
-      and (d.not_before is null or d.not_before <= now())
-), concerned as (
-    -- Captured or cancelled: the charge that waits for it is asked after at once.
-    update effects t set not_before = null from effects d
-    where d.id = any(cast(:ids as uuid[])) and t.id = d.concerns and t.state = 'awaiting' returning t.id
-)
-update outbox o set road = 'later', available_at = now()
-where o.effect_id in (select id from waiting union all select id from concerned) and o.road in ('later', 'published')
-""")
-
 # A message that kills its worker each time never reaches a settlement, so the budget is enforced here as well.
 _PARK_SPENT = text(f"""
 with spent as (
-    select id, state from effects where {_DUE} and {_SPENT} order by id for update
+    select id, state from effects where {_DUE} and {_SPENT} order by id for no key update
 ), parked as (
     update effects e set state = 'parked', lease_until = null, in_doubt = e.in_doubt or s.state = 'executing'
     from spent s where e.id = s.id returning e.id, e.attempt, e.attempt - e.budget_from as tries
@@ -235,13 +208,8 @@ def settle(connection: Connection, settlements: Sequence[Settlement], *, actor: 
     rows = connection.execute(_SETTLE, {"rows": _encode(encoded), "actor": actor}).all()
     linked = [row.id for row in rows if row.linked]
     if linked:
-        connection.execute(_WAKE, {"ids": linked})
+        links.wake(connection, linked)
     return {row.id for row in rows}
-
-
-def hold_back(connection: Connection, ids: Sequence[str], *, seconds: float) -> list[str]:
-    """Let those of `ids` that wait for another effect come due again in `seconds`; return them."""
-    return list(connection.execute(_HOLD_BACK, {"ids": list(ids), "seconds": seconds}).scalars())
 
 
 def standing(connection: Connection, effect_id: str) -> Attempt | None:

@@ -71,7 +71,8 @@ select coalesce(sum((road = 'fresh')::int), 0) as fresh, coalesce(sum((road = 'l
        coalesce(sum((road = 'published')::int), 0) as published, coalesce(sum((road = 'parked')::int), 0) as parked,
        coalesce(sum((state = 'unknown')::int), 0) as unknown, coalesce(sum((state = 'awaiting')::int), 0) as awaiting,
        coalesce(sum((state = 'executing')::int), 0) as executing,
-       extract(epoch from now() - min(o.created_at) filter (where deliveries = 0 and available_at <= now()))::float8
+       -- Since it came due: what was scheduled, or waited for another effect, was not late before that.
+       extract(epoch from now() - min(available_at) filter (where deliveries = 0 and available_at <= now()))::float8
            as oldest_unpublished_seconds,
        extract(epoch from now() - min(first_sent_at) filter (where state = 'unknown'))::float8
            as oldest_unknown_seconds,
@@ -158,10 +159,12 @@ with chosen as (
     select o.effect_id, e.state from outbox o join effects e on e.id = o.effect_id
     where o.effect_id = any(cast(:ids as uuid[]))
       and not (e.state = 'executing' and e.lease_until >= now())
-    order by o.effect_id for update of o, e
+    order by o.effect_id for update of o for no key update of e
 ), revived as (
     update effects e set state = case when e.state = 'parked' then 'pending' else e.state end, not_before = null,
-        budget_from = e.attempt, patience_from = now()
+        budget_from = e.attempt,
+        -- One that waits for another effect was never sent: its patience begins when it is.
+        patience_from = case when e.first_sent_at is not null then now() end
     from chosen c where e.id = c.effect_id returning e.id, e.attempt, c.state as was
 ), due as (
     update outbox o set road = 'later', available_at = now(), parked_at = null, parked_reason = null

@@ -186,7 +186,7 @@ def test_stats_count_by_road_and_state_and_tell_the_ages(books):
     soon = datetime.now(UTC) + timedelta(hours=1)
     ids = books.accept(*orders(5), order("eta", not_before=soon))
     attempts = {a.id: a for a in books.claim(*ids[:4])}
-    books.run("update outbox set created_at = now() - interval '100 s' where effect_id = %s", ids[4])
+    books.run("update outbox set available_at = now() - interval '100 s' where effect_id = %s", ids[4])
     books.settle(
         waiting(attempts[ids[0]], State.UNKNOWN, "unknown"),
         parked(attempts[ids[1]]),
