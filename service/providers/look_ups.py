@@ -43,7 +43,7 @@ class LookUps:
         if customer is not None:
             params = {"customer": customer, "created": {"gte": since}}
             found = _best(attempt.id, self._objects("/v1/payment_intents", params, expected))
-            if found is not None:
+            if found is not None and not _refused(found):
                 return found
         params = {"types": ["payment_intent.created"], "created": {"gte": since}}
         key = step_key(attempt.id, Step.CREATE.value)
@@ -55,7 +55,7 @@ class LookUps:
         query = {"query": f"metadata['{EFFECT_ID}']:'{attempt.id}'"}
         found = _best(attempt.id, self._objects("/v1/payment_intents/search", query, expected))
         # Not every account may search (Stripe: Search, "unavailable in India"); it could only have confirmed the rest.
-        return None if isinstance(found, Deferred) and found.reason == "look_up_refused" else found
+        return None if _refused(found) else found
 
     def refund(self, attempt: Attempt, intent: str, expected: Expectation) -> Finding:
         """A refund, among all of its PaymentIntent: exact, for that list is small and read-after-write."""
@@ -97,6 +97,11 @@ def _best(effect_id: str, objects: Iterator[Mapping[str, Any] | Deferred]) -> Fi
         if mark_of(thing) == effect_id:
             ours.append(thing)
     return min(ours, key=lambda thing: _rank(thing.get("status")), default=None)
+
+
+def _refused(found: Finding) -> bool:
+    """Stripe does not answer this question at all: the others have to do."""
+    return isinstance(found, Deferred) and found.reason == "look_up_refused"
 
 
 def _rank(status: object) -> int:

@@ -48,7 +48,7 @@ class ResendMail:
             return Unknown("key_expired")  # nothing may be sent any more; a person looks at the mailbox
 
     def look_up(self, attempt: Attempt, *, seconds: float) -> Outcome:  # noqa: ARG002 - nobody to ask
-        """Nothing here can be asked by our key or Message-ID."""
+        """Resend finds a letter by its own id only, which stood in the lost answer (Resend: Retrieve Email)."""
         return Unknown("cannot_be_asked")
 
     def _post(self, attempt: Attempt, lease: Lease, mail: Mail, before_send: Callable[[], None]) -> Outcome:

@@ -49,8 +49,9 @@ class SmtpMail:
     def perform(self, attempt: Attempt, lease: Lease) -> Outcome:
         """Submit the message once. Raises LeaseLost, the final dot unsent."""
         unanswered = int(attempt.progress.get("unanswered", 0))
-        if unanswered and (attempt.policy is Policy.AT_MOST_ONCE or unanswered >= SENDS_MAX):
-            return Unknown("blind_unknown", evidence={"phase": Phase.DOT.value, "unanswered": unanswered})
+        spent = before_sending(attempt.policy, unanswered)
+        if spent is not None:
+            return spent
         try:
             mail = read_mail(attempt.request, self._sender)
         except Unsendable as error:
@@ -60,7 +61,7 @@ class SmtpMail:
         return _Dialogue(self._server, lease, deadline, unanswered).run(letter)
 
     def look_up(self, attempt: Attempt, *, seconds: float) -> Outcome:  # noqa: ARG002 - nobody to ask
-        """Nothing here can be asked by our key or Message-ID."""
+        """An SMTP server cannot be asked what it has accepted."""
         return Unknown("cannot_be_asked")
 
 
@@ -90,7 +91,7 @@ class _Dialogue:
         except (LeaseLost, HorizonPassed):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it was, the phase says what it means
-            return self._broken(session.phase, error)
+            return broken(session.phase, error, unanswered=self._unanswered)
         finally:
             session.leave()
 
@@ -101,16 +102,14 @@ class _Dialogue:
         if 200 <= code < 300:
             code, text = session.rcpt(letter.to)
         if not 200 <= code < 300:
-            return self._refused(session.phase, code, text)
+            return refused(session.phase, code, text, unanswered=self._unanswered)
         code, text = session.transfer(letter.message, self._before_dot)
         if session.phase is Phase.REPLIED and 200 <= code < 300:
-            duplicate = {"possible_duplicate": True} if self._unanswered else {}
-            detail = {"message_id": letter.ref, **duplicate}
-            return Succeeded(letter.ref, detail=detail, evidence=self._evidence(session.phase, code))
+            return accepted(letter.ref, code, unanswered=self._unanswered)
         if session.phase is Phase.REPLIED and 400 <= code < 600:
             # An own answer: this dot is settled, the next attempt owes it no doubt.
             self._lease.record({"phase": "refused", "unanswered": self._unanswered})
-        return self._refused(session.phase, code, text)
+        return refused(session.phase, code, text, unanswered=self._unanswered)
 
     def _before_dot(self) -> None:
         """From this commit on a dead worker leaves `unknown` behind (W7); until the dot nothing was accepted."""
@@ -131,25 +130,42 @@ class _Dialogue:
         if self._server.user is not None:
             session.login(self._server.user, self._server.password or "")
 
-    def _refused(self, phase: Phase, code: int, text: bytes) -> Outcome:
-        """A reply that is not 2xx: 4xx comes again, 5xx is final unless an earlier send may have been accepted."""
-        evidence = self._evidence(phase, code)
-        if 400 <= code < 500:
-            return Deferred(f"smtp_{code}", evidence=evidence)
-        if 500 <= code < 600 and self._unanswered:
-            return Unknown("blind_unknown", evidence=evidence)
-        if 500 <= code < 600:
-            return Failed(f"smtp_{code}", text.decode("ascii", "replace")[:200], {"smtp_code": code}, evidence)
-        return Unknown("not_smtp", evidence) if phase is Phase.REPLIED else Deferred("not_smtp", evidence=evidence)
 
-    def _broken(self, phase: Phase, error: Exception) -> Outcome:
-        evidence = self._evidence(phase, getattr(error, "smtp_code", None))
-        if phase in (Phase.DOT, Phase.REPLIED):
-            return Unknown("no_answer", evidence)
-        if isinstance(error, smtplib.SMTPAuthenticationError):
-            return Deferred("access_refused", ACCESS_SECONDS, evidence)
-        return Deferred(f"not_sent_{phase.value}", evidence=evidence)
+def refused(phase: Phase, code: int, text: bytes, *, unanswered: int) -> Outcome:
+    """What a reply that is not 2xx proves: 4xx comes again, 5xx is final unless an earlier send may be accepted."""
+    evidence = _evidence(phase, code, unanswered)
+    if 400 <= code < 500:
+        return Deferred(f"smtp_{code}", evidence=evidence)
+    if 500 <= code < 600 and unanswered:
+        return Unknown("blind_unknown", evidence=evidence)
+    if 500 <= code < 600:
+        return Failed(f"smtp_{code}", text.decode("ascii", "replace")[:200], {"smtp_code": code}, evidence)
+    return Unknown("not_smtp", evidence) if phase is Phase.REPLIED else Deferred("not_smtp", evidence=evidence)
 
-    def _evidence(self, phase: Phase, code: int | None) -> Mapping[str, Any]:
-        facts = {"phase": phase.value, "unanswered": self._unanswered}
-        return facts if code is None else {**facts, "status": code}
+
+def broken(phase: Phase, error: Exception, *, unanswered: int) -> Outcome:
+    """What a dialogue that broke off proves: nothing was accepted before the dot, and who knows after it."""
+    evidence = _evidence(phase, getattr(error, "smtp_code", None), unanswered)
+    if phase in (Phase.DOT, Phase.REPLIED):
+        return Unknown("no_answer", evidence)
+    if isinstance(error, smtplib.SMTPAuthenticationError):
+        return Deferred("access_refused", ACCESS_SECONDS, evidence)
+    return Deferred(f"not_sent_{phase.value}", evidence=evidence)
+
+
+def accepted(ref: str, code: int, *, unanswered: int) -> Succeeded:
+    """The reply that takes responsibility; of a copy before it nobody knows whether it was accepted as well."""
+    duplicate = {"possible_duplicate": True} if unanswered else {}
+    return Succeeded(ref, {"message_id": ref, **duplicate}, _evidence(Phase.REPLIED, code, unanswered))
+
+
+def before_sending(policy: Policy, unanswered: int) -> Unknown | None:
+    """Whether the copies that the policy allows have all been sent."""
+    if unanswered and (policy is Policy.AT_MOST_ONCE or unanswered >= SENDS_MAX):
+        return Unknown("blind_unknown", evidence={"phase": Phase.DOT.value, "unanswered": unanswered})
+    return None
+
+
+def _evidence(phase: Phase, code: int | None, unanswered: int) -> Mapping[str, Any]:
+    facts = {"phase": phase.value, "unanswered": unanswered}
+    return facts if code is None else {**facts, "status": code}
