@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints
 from uuid_utils import uuid7
 
 from service import settings
 from service.core.effect import Attempt, Order, Policy
 from service.core.keys import fingerprint
-from service.core.money import check_money, format_money
+from service.core.money import format_money
 from service.core.outcome import Succeeded
 from service.engine.kind import Kind
 from service.providers.build import charge_provider
@@ -21,46 +21,22 @@ from service.providers.ports import Provider
 from tasks.app import app
 from tasks.effect_task import EffectTask
 from tasks.mail import Address, EmailRequest, receipt_sender
+from tasks.requests import Metadata, MoneyRequest
 
-METADATA_KEYS_MAX = 40  # Stripe allows 50; ten are left for ours
 
-
-class ChargeRequest(BaseModel):
+class ChargeRequest(MoneyRequest):
     """What `charge.apply_async(kwargs=…)` takes. Limits are Stripe's (API reference, PaymentIntents; Metadata)."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    amount: int
-    """Minor units: 4200 is 42.00 eur."""
-    currency: str
-    """Lowercase ISO-4217."""
     payment_method: Annotated[str, StringConstraints(pattern=r"^(pm|card|src|ba)_[A-Za-z0-9_]{1,250}$")]
     customer: Annotated[str, StringConstraints(pattern=r"^cus_[A-Za-z0-9_]{1,250}$")] | None = None
     receipt_email: Address | None = None
     """Causes one `email` effect when the charge has succeeded; Stripe's own receipts stay off."""
     description: Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None = None
     statement_descriptor_suffix: Annotated[str, StringConstraints(pattern=r"^[ -~]{1,22}$")] | None = None
-    metadata: dict[str, str] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
     off_session: bool = True
-
-    @model_validator(mode="before")
-    @classmethod
-    def _money(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and "amount" in data and "currency" in data:
-            check_money(data["amount"], data["currency"])
-        return data
-
-    @field_validator("metadata")
-    @classmethod
-    def _metadata(cls, value: dict[str, str]) -> dict[str, str]:
-        if len(value) > METADATA_KEYS_MAX:
-            raise ValueError(f"metadata has {len(value)} keys; the limit is {METADATA_KEYS_MAX}")
-        for name, text in value.items():
-            if not 1 <= len(name) <= 40 or len(text) > 500:
-                raise ValueError("metadata: names have 1 to 40 characters, values up to 500")
-            if name == "effect_id":
-                raise ValueError("metadata: effect_id is ours; choose another name")
-        return value
+    capture_method: Literal["automatic", "manual"] = "automatic"
+    """`manual` only holds the money: the charge awaits a `capture` or a `cancel`, which are effects of their own."""
 
 
 @cache
@@ -73,7 +49,9 @@ def receipt(attempt: Attempt, outcome: Succeeded) -> list[Order]:
     to = attempt.request.get("receipt_email")
     if not to:
         return []
-    paid = format_money(attempt.request["amount"], attempt.request["currency"])
+    # Less than was asked for when a capture took only a part of what was held.
+    amount = outcome.detail.get("amount_received") or attempt.request["amount"]
+    paid = format_money(amount, attempt.request["currency"])
     what = attempt.request.get("description", "your order")
     text = f"Thank you.\n\nWe charged {paid} for {what}.\n\nReference: {outcome.ref}\n"
     letter = EmailRequest(to=to, subject=f"Receipt for {what}: {paid}"[:200], text=text)
@@ -108,6 +86,10 @@ class Charge(EffectTask):
     def policy(self, request: Mapping[str, Any]) -> Policy:  # noqa: ARG002
         """Money is never sent twice on a guess."""
         return Policy.AT_MOST_ONCE
+
+    def freeze_request(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What is not asked for is not written: charges of before there was a choice look the same, to the byte."""
+        return {name: value for name, value in request.items() if (name, value) != ("capture_method", "automatic")}
 
 
 charge: Charge = app.register_task(Charge())

@@ -38,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for folder in FOLDERS:
         config.addinivalue_line("markers", f"{folder}: tests/{folder}")
     _forget_the_operator()
+    # Claims keep their watermark there.
+    config.add_cleanup(lambda: shutil.rmtree(Path(os.environ["COUNTERFOIL_STATE_DIR"]).parent, ignore_errors=True))
     refuse_the_network()
 
 

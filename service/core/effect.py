@@ -73,12 +73,14 @@ class Accepted:
 class Concerned:
     """The effect that another one acts upon, as it stood when the attempt was claimed.
 
-    `ref` is the provider's id of it (a charge's PaymentIntent), None while the provider has not named one.
+    `ref` is the provider's id of it (a charge's PaymentIntent), None while the provider has not named one. `mark` is
+    the effect id that the object carries when it is not this one's own (an adopted orphan).
     """
 
     id: str
     state: State
     ref: str | None
+    mark: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@
     ├── NotExactlyOnce         the call cannot be made exactly-once; names the alternative
     ├── EffectNotFound         no such effect
     ├── SettingsError          a setting is missing or contradicts another
+    ├── Quarantined            the database went back in time; nothing is sent until a person releases it
     ├── DependencyUnavailable  the database, the broker or a provider does not answer
     └── SetupError             a wheel, a platform or a permission is missing on this machine
 
@@ -73,6 +74,16 @@ class DependencyUnavailable(CounterfoilError):
     """The database, the broker or a provider does not answer; the message says which and what to look at."""
 
     code = "dependency_unavailable"
+
+
+class Quarantined(CounterfoilError):
+    """The database went back in time or is another one: what it holds as not sent may have been sent."""
+
+    code = "quarantined"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"quarantined: {reason}; run `counterfoil recover`")
+        self.reason = reason
 
 
 class SetupError(CounterfoilError):

@@ -56,3 +56,11 @@ def step_key(effect_id: str, step: str) -> str:
     Stripe asks for no sensitive data in keys (Stripe: Idempotent requests); an id and a verb hold none.
     """
     return f"{effect_id}:{step}"
+
+
+def dedupe_hash(tenant: str, kind: str, dedupe_key: str) -> str:
+    """SHA-256 (hex) of an effect's name. It goes to the provider as metadata, where the name itself does not belong.
+
+    A database that has forgotten an effect finds it there when its caller repeats the key (`store.orphans`).
+    """
+    return hashlib.sha256(f"{tenant}\n{kind}\n{dedupe_key}".encode()).hexdigest()

@@ -21,13 +21,14 @@ from typing import Any
 import structlog
 
 from service.core.effect import Attempt, LeaseLost, Order
-from service.core.errors import DependencyUnavailable, SettingsError
+from service.core.errors import DependencyUnavailable, Quarantined, SettingsError
 from service.core.outcome import Deferred, Outcome, Succeeded, Unknown
 from service.core.state import FINAL, State
 from service.engine.combine import Combiner
 from service.engine.hold import Hold
 from service.engine.kind import Kind
 from service.engine.outage import patiently
+from service.engine.quarantine import Sentry
 from service.engine.settle import settle
 from service.engine.settlement import settlement
 from service.providers.ports import Provider
@@ -62,6 +63,7 @@ class Executor:
         self._deadline = settings.provider_deadline
         self._slots = settings.slots
         self._actor = actor
+        self._sentry = Sentry(settings)
         self._room = Room(2 * settings.slots)
         self._threads = ThreadPoolExecutor(settings.slots, thread_name_prefix="effect")
         self._settle = Combiner(self._settle_batch, self._room.crowded)
@@ -80,6 +82,8 @@ class Executor:
         except (SettingsError, DependencyUnavailable) as error:
             # The rest of the message was not claimed, so it comes due again; a traceback would say no more than this.
             log.error("not_executed", kind=kind.name, error=str(error))  # noqa: TRY400
+        except Quarantined as closed:
+            self._sentry.refused(closed)
         wait(running)
         ended = [future.result() for future in running]
         return Report(len(ids), len(running), {s.value: ended.count(s) for s in State if s in ended})
@@ -87,7 +91,10 @@ class Executor:
     def _start(
         self, kind: Kind, provider: Provider, ids: Sequence[str], task_id: str | None
     ) -> list[Future[State | None]]:
-        """Claim what is due and free, and hand it to the threads. Raises DependencyUnavailable, nothing claimed."""
+        """Claim what is due and free, and hand it to the threads.
+
+        Raises DependencyUnavailable or Quarantined, nothing claimed.
+        """
         self._room.enter(len(ids))
         claimed: list[Attempt] = []
         try:
@@ -101,7 +108,9 @@ class Executor:
         def work() -> tuple[float, list[Attempt]]:
             asked_at = monotonic()  # the lease begins later than this, so it ends later than we think
             with statement() as connection:
-                claimed = attempts.claim(connection, ids, self._limits, actor=self._actor)
+                claimed = attempts.claim(
+                    connection, ids, self._limits, actor=self._actor, watermark=self._sentry.watermark
+                )
                 if len(claimed) < len(ids):
                     attempts.park_spent(connection, ids, self._limits, actor=self._actor)
                     links.hold_back(connection, ids, seconds=WAITS_SECONDS)

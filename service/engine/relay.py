@@ -20,6 +20,7 @@ import structlog
 from service.broker.messages import Message
 from service.core.errors import DependencyUnavailable
 from service.engine.outage import patiently, went_away
+from service.engine.quarantine import Sentry
 from service.settings import Settings
 from service.store import bell, outbox
 from service.store.database import statement
@@ -65,6 +66,7 @@ class Relay:
         self._publisher = publisher
         self._settings = settings
         self._actor = actor
+        self._sentry = Sentry(settings)
         self._stopping = threading.Event()
         self._room = 0
         self._counted_at = 0.0
@@ -115,11 +117,15 @@ class Relay:
             return Round(full=True)
 
     def _pause(self) -> float:
+        if self._sentry.quarantined():  # what is due stays due
+            return self._settings.poll
         with statement() as connection:
             due = outbox.seconds_until_due(connection)
         return self._settings.poll if due is None else min(max(due, 0.0), self._settings.poll)
 
     def _take(self) -> tuple[list[outbox.Due], list[str], bool]:
+        if self._sentry.quarantined():
+            return [], [], False
         batch = min(BATCH_MAX, self._room_left())
         if batch <= 0:
             return [], [], True

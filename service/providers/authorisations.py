@@ -119,13 +119,15 @@ class _Cancel(_OnIntent):
 def capture_of(attempt: Attempt, intent: str, *, livemode: bool) -> ExpectedCapture:
     """What the PaymentIntent must echo to a capture."""
     request, charge = attempt.request, attempt.concerned
-    of = charge.id if charge else ""
+    of = (charge.mark or charge.id) if charge else ""
     return ExpectedCapture(attempt.id, of, request["amount"], request["currency"], livemode, intent)
 
 
 def cancel_of(attempt: Attempt, intent: str, *, livemode: bool) -> ExpectedCancel:
     """What the PaymentIntent must echo to a cancellation."""
-    return ExpectedCancel(attempt.id, attempt.concerned.id if attempt.concerned else "", livemode, intent)
+    charge = attempt.concerned
+    of = (charge.mark or charge.id) if charge else ""
+    return ExpectedCancel(attempt.id, of, livemode, intent)
 
 
 def capture_params(attempt: Attempt) -> dict[str, Any]:

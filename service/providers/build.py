@@ -43,6 +43,11 @@ def cancel_provider(settings: Settings) -> Provider:
     return _stripe(StripeCancels, settings)
 
 
+def stripe_api(settings: Settings) -> StripeApi:
+    """Stripe itself, for reading its lists. Raises SettingsError as `charge_provider`."""
+    return _stripe_api(settings)[0]
+
+
 def _stripe(kind: type[_Stripe], settings: Settings) -> _Stripe:
     api, live = _stripe_api(settings)
     return kind(api, livemode=live, deadline_seconds=settings.provider_deadline)

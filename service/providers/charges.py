@@ -13,7 +13,7 @@ from typing import Any
 from service.core.effect import Attempt, HorizonPassed, Lease
 from service.core.outcome import Deferred, Outcome, Unknown
 from service.providers.look_ups import LookUps
-from service.providers.marks import metadata_of
+from service.providers.marks import metadata_of, owner_of
 from service.providers.stripe import Call
 from service.providers.stripe_answers import STORED_500_SECONDS, Expected, Next, Step, classify, otherwise
 from service.providers.stripe_attempt import HORIZON_SECONDS, STORED_500, StripeAttempt, StripeProvider
@@ -115,7 +115,7 @@ def expected(attempt: Attempt, livemode: bool, intent: str | None = None) -> Exp
     """What the PaymentIntent of this charge must echo."""
     request = attempt.request
     manual = request.get("capture_method") == "manual"
-    return Expected(attempt.id, request["amount"], request["currency"], livemode, intent, manual)
+    return Expected(owner_of(attempt), request["amount"], request["currency"], livemode, intent, manual)
 
 
 def create_params(attempt: Attempt) -> dict[str, Any]:

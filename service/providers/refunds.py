@@ -15,7 +15,7 @@ from service.core.effect import Attempt, HorizonPassed, Lease, LeaseLost
 from service.core.outcome import Deferred, Outcome, Unknown
 from service.core.state import State
 from service.providers.look_ups import LookUps
-from service.providers.marks import metadata_of
+from service.providers.marks import metadata_of, owner_of
 from service.providers.stripe import Call
 from service.providers.stripe_answers import (
     STORED_500_SECONDS,
@@ -115,7 +115,7 @@ def _told(reply: Reply, wanted: ExpectedRefund) -> Outcome:
 
 def expected(attempt: Attempt, intent: str, refund: str | None = None) -> ExpectedRefund:
     """What the refund must echo."""
-    return ExpectedRefund(attempt.id, attempt.request["amount"], attempt.request["currency"], intent, refund)
+    return ExpectedRefund(owner_of(attempt), attempt.request["amount"], attempt.request["currency"], intent, refund)
 
 
 def refund_params(attempt: Attempt, intent: str) -> dict[str, Any]:

@@ -15,9 +15,12 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from service.core.effect import Attempt, Concerned, Policy
+from service.core.errors import Quarantined
 from service.core.state import State
-from service.store import links
+from service.store import incarnation, links, orphans
+from service.store.incarnation import GATE, LIFE, NOTHING, Seen
 from service.store.links import READY
+from service.store.watermark import Watermark
 
 # Claimable: due, and either at rest or held by an attempt whose lease is over. The row lock makes a second claim of
 # the same effect wait and then see the first one's lease; order by id, so that two batches cannot deadlock. The lock is
@@ -38,28 +41,35 @@ _ATTEMPT = """
     coalesce(extract(epoch from clock_timestamp() - e.first_sent_at)::float8, 0) as sent_age,
     coalesce(extract(epoch from clock_timestamp() - coalesce(e.patience_from, e.first_sent_at))::float8, 0) as waited,
     e.attempt - e.budget_from as tries, cast(t.id as text) as concerned_id, t.state as concerned_state,
-    coalesce(t.provider_ref, t.progress ->> 'payment_intent') as concerned_ref
+    coalesce(t.provider_ref, t.progress ->> 'payment_intent') as concerned_ref, t.progress ->> 'effect_id' as mark
 """
 
+# A database that went back in time claims nothing, from its first instant on (`incarnation`); one that was released
+# finds at its first claim what an earlier life has left at the provider (`orphans`).
 _CLAIM = text(f"""
-with due as (
-    select id, state, attempt from effects e where {_DUE} and ({_SPENT}) is not true and {READY}
-    order by id for no key update
+with {GATE}, {orphans.ANY}, due as (
+    select id, state, attempt, o.ref, o.found, o.sent_at
+    from effects e left join lateral ({orphans.OF_EFFECT}) o on true
+    where (select open from gate) and {_DUE} and ({_SPENT}) is not true and {READY}
+    order by id for no key update of e
 ), claimed as (
     update effects e set
         state = 'executing', attempt = e.attempt + 1,
         lease_until = clock_timestamp() + make_interval(secs => :lease),
         -- W6: committed before the first byte goes out, so that nobody can doubt later whether one may have.
-        first_sent_at = coalesce(e.first_sent_at, clock_timestamp()),
-        in_doubt = e.in_doubt or d.state = 'executing'
+        -- What an earlier life has sent for this key counts from then on.
+        first_sent_at = coalesce(e.first_sent_at, d.sent_at, clock_timestamp()),
+        in_doubt = e.in_doubt or d.state = 'executing' or d.ref is not null,
+        progress = coalesce(e.progress || d.found, e.progress)
     from due d where e.id = d.id
-    returning e.*, d.state as prior
+    returning e.*, d.state as prior, d.ref
 ), facts as (
     insert into journal (effect_id, fact, attempt, actor)
     select id, 'leased_out', attempt - 1, :actor from claimed where prior = 'executing'
     union all select id, 'claimed', attempt, :actor from claimed
 )
-select {_ATTEMPT} from claimed e left join effects t on t.id = e.concerns
+select g.open, g.lsn, g.database, g.life, e.ref, {_ATTEMPT}
+from gate g left join claimed e on true left join effects t on t.id = e.concerns
 """)
 
 # An effect as an attempt would find it, without claiming it: for asking the provider, never for sending.
@@ -86,13 +96,15 @@ with spent as (
 select cast(effect_id as text) from held
 """)
 
-_RECORD = text("""
-with input as materialized (
+# Behind a step that is recorded money moves, so an attempt of an earlier life ends here.
+_RECORD = text(f"""
+with {LIFE}, input as materialized (
     select * from jsonb_to_recordset(cast(:rows as jsonb)) as r (id uuid, attempt bigint, progress jsonb)
 ), owned as (
     update effects e set progress = e.progress || i.progress,
         lease_until = clock_timestamp() + make_interval(secs => :lease)
     from input i where e.id = i.id and e.attempt = i.attempt and e.state = 'executing' and e.lease_until > now()
+      and (select open from gate)
     returning e.id, e.attempt
 ), facts as (
     insert into journal (effect_id, fact, attempt, actor) select id, 'progressed', attempt, :actor from owned
@@ -175,11 +187,32 @@ class Limits:
     age_limit: float
 
 
-def claim(connection: Connection, ids: Sequence[str], limits: Limits, *, actor: str) -> list[Attempt]:
-    """Begin an attempt at each effect that is due and free; the others are left alone. One commit in autocommit."""
-    rows = connection.execute(_CLAIM, {**_limits(limits), "ids": list(ids), "actor": actor})
+def claim(
+    connection: Connection, ids: Sequence[str], limits: Limits, *, actor: str, watermark: Watermark | None = None
+) -> list[Attempt]:
+    """Begin an attempt at each effect that is due and free; the others are left alone. One commit in autocommit.
+
+    `watermark` is what this host remembers of the database; it is raised before this returns.
+    Raises Quarantined, nothing claimed, when the database went back in time.
+    """
+    seen = watermark.seen() if watermark else NOTHING
+    given = {**_limits(limits), **seen.parameters(), "ids": list(ids), "actor": actor}
+    gate, *_ = rows = connection.execute(_CLAIM, given).all()
+    if not gate.open:
+        if gate.life is None and incarnation.begin(connection, seen, actor=actor):
+            return claim(connection, ids, limits, actor=actor, watermark=watermark)
+        standing = incarnation.look(connection, seen)
+        if standing.open:  # another process has begun or released it in this moment; the rows come due again
+            return []
+        raise Quarantined(str(standing.reason))
+    claimed = [row for row in rows if row.id is not None]
+    if claimed and watermark:
+        last = claimed[-1]
+        watermark.saw(Seen(gate.database, gate.life, gate.lsn, last.id, last.attempt))
+    if adopted := [(row.id, row.ref) for row in claimed if row.ref]:
+        orphans.adopted(connection, adopted, actor=actor)
     # A lost lease reads as `unknown`: that attempt may have sent.
-    return [_attempt(row, State.UNKNOWN if row.prior == State.EXECUTING else State(row.prior)) for row in rows]
+    return [_attempt(row, State.UNKNOWN if row.prior == State.EXECUTING else State(row.prior)) for row in claimed]
 
 
 def park_spent(connection: Connection, ids: Sequence[str], limits: Limits, *, actor: str) -> list[str]:
@@ -223,7 +256,9 @@ def _limits(limits: Limits) -> dict[str, float]:
 
 
 def _attempt(row: Any, prior: State) -> Attempt:
-    concerned = row.concerned_id and Concerned(row.concerned_id, State(row.concerned_state), row.concerned_ref)
+    concerned = row.concerned_id and Concerned(
+        row.concerned_id, State(row.concerned_state), row.concerned_ref, row.mark
+    )
     return Attempt(
         id=row.id,
         tenant=row.tenant,

@@ -201,8 +201,16 @@ incarnations = Table(
     "incarnations",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("follows", BigInteger, nullable=False, comment="the id of the life before it; 0 for the first"),
     Column("system_identifier", Text, nullable=False),
+    Column("database_oid", BigInteger, nullable=False),
     Column("timeline", BigInteger, nullable=False),
+    Column(
+        "last_fact",
+        BigInteger,
+        nullable=False,
+        comment="the journal's last id when it began: what was accepted later was never sent by an earlier life",
+    ),
     Column("began_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
     Column("quarantined_at", _TIME),
     Column("quarantine_reason", Text),
@@ -210,6 +218,7 @@ incarnations = Table(
     Column("released_by", Text),
     Column("release_reason", Text),
     Column("counts", JSONB, nullable=False, server_default=_EMPTY),
+    UniqueConstraint("follows", name="incarnations_chain"),
     comment="The lives of this database: a new timeline or system sends nothing until it is released.",
 )
 
@@ -218,7 +227,9 @@ orphans = Table(
     metadata,
     Column("provider", Text, primary_key=True),
     Column("provider_ref", Text, primary_key=True),
-    Column("dedupe_hash", Text),
+    Column(
+        "dedupe_hash", Text, comment="sha-256 of tenant, kind and dedupe key: how a caller's repeat finds its money"
+    ),
     Column("effect_id", Uuid),
     Column("kind", Text, nullable=False),
     Column("amount", BigInteger),
@@ -226,7 +237,7 @@ orphans = Table(
     Column("provider_created_at", _TIME),
     Column("incarnation", BigInteger, ForeignKey("incarnations.id")),
     Column("found_at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
-    Column("adopted_by", Uuid),
+    Column("adopted_by", Uuid, comment="the effect that has taken it over"),
     Index(
         "orphans_dedupe_hash",
         "dedupe_hash",
