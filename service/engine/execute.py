@@ -98,18 +98,23 @@ class Executor:
         self._room.enter(len(ids))
         claimed: list[Attempt] = []
         try:
-            claimed_at, claimed = self._claim(ids)
+            claimed_at, claimed = self._claim(kind, ids)
         finally:
             self._room.leave(len(ids) - len(claimed))
         work = partial(self._one, kind, provider, claimed_at=claimed_at, task_id=task_id)
         return [self._threads.submit(work, attempt) for attempt in claimed]
 
-    def _claim(self, ids: Sequence[str]) -> tuple[float, list[Attempt]]:
+    def _claim(self, kind: Kind, ids: Sequence[str]) -> tuple[float, list[Attempt]]:
         def work() -> tuple[float, list[Attempt]]:
             asked_at = monotonic()  # the lease begins later than this, so it ends later than we think
             with statement() as connection:
                 claimed = attempts.claim(
-                    connection, ids, self._limits, actor=self._actor, watermark=self._sentry.watermark
+                    connection,
+                    ids,
+                    self._limits,
+                    actor=self._actor,
+                    kind=kind.name,
+                    watermark=self._sentry.watermark,
                 )
                 if len(claimed) < len(ids):
                     attempts.park_spent(connection, ids, self._limits, actor=self._actor)

@@ -51,6 +51,7 @@ with {GATE}, {orphans.ANY}, due as (
     select id, state, attempt, o.ref, o.found, o.sent_at
     from effects e left join lateral ({orphans.OF_EFFECT}) o on true
     where (select open from gate) and {_DUE} and ({_SPENT}) is not true and {READY}
+      and (cast(:kind as text) is null or kind = :kind)
     order by id for no key update of e
 ), claimed as (
     update effects e set
@@ -188,19 +189,26 @@ class Limits:
 
 
 def claim(
-    connection: Connection, ids: Sequence[str], limits: Limits, *, actor: str, watermark: Watermark | None = None
+    connection: Connection,
+    ids: Sequence[str],
+    limits: Limits,
+    *,
+    actor: str,
+    kind: str | None = None,
+    watermark: Watermark | None = None,
 ) -> list[Attempt]:
     """Begin an attempt at each effect that is due and free; the others are left alone. One commit in autocommit.
 
+    With `kind` only at effects of that kind: a message whose task is `cancel` must not cancel what was to be captured.
     `watermark` is what this host remembers of the database; it is raised before this returns.
     Raises Quarantined, nothing claimed, when the database went back in time.
     """
     seen = watermark.seen() if watermark else NOTHING
-    given = {**_limits(limits), **seen.parameters(), "ids": list(ids), "actor": actor}
+    given = {**_limits(limits), **seen.parameters(), "ids": list(ids), "actor": actor, "kind": kind}
     gate, *_ = rows = connection.execute(_CLAIM, given).all()
     if not gate.open:
         if gate.life is None and incarnation.begin(connection, seen, actor=actor):
-            return claim(connection, ids, limits, actor=actor, watermark=watermark)
+            return claim(connection, ids, limits, actor=actor, kind=kind, watermark=watermark)
         standing = incarnation.look(connection, seen)
         if standing.open:  # another process has begun or released it in this moment; the rows come due again
             return []
