@@ -23,7 +23,7 @@ from uuid_utils import uuid7
 from service import settings
 from service.broker.messages import read_effect_ids
 from service.core.card import refuse_card_numbers
-from service.core.effect import Order, Policy, Ready
+from service.core.effect import Accepted, Order, Policy, Ready
 from service.core.errors import NotExactlyOnce, ValidationError
 from service.core.keys import check_dedupe_key, check_name, fingerprint
 from service.core.text import refuse_unstorable_text
@@ -112,13 +112,17 @@ class EffectTask(Task):  # type: ignore[type-arg]
             tenant=tenant,
             **options,
         )
-        [accepted] = (
-            accept(rules.synchronous(session), [order], actor=actor())
-            if session is not None
-            else accept_alone([order], actor=actor())
-        )
+        accepted = self.put(order, session=session)
         result = _frozen.get(str(options.get("task_id"))) or EffectResult(accepted.id)
         return result.become(accepted)
+
+    def put(self, order: Order, *, session: Any = None) -> Accepted:
+        """Accept what `order` has checked. Raises ValidationError when the books do not fit it, DedupeConflict."""
+        if session is None:
+            [accepted] = accept_alone([order], actor=actor())
+        else:
+            [accepted] = accept(rules.synchronous(session), [order], actor=actor())
+        return accepted
 
     def apply_many(self, calls: Sequence[Mapping[str, Any]], *, session: Any = None) -> list[EffectResult]:
         """Accept up to 10,000 effects in one transaction, all or none; each call holds `apply_async`'s keywords."""

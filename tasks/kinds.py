@@ -7,11 +7,13 @@ from types import MappingProxyType
 
 from service.core.errors import ValidationError
 from service.engine.kind import Kind
+from tasks.authorisations import cancel, capture
 from tasks.effect_task import EffectTask
 from tasks.mail import email
 from tasks.payments import charge
+from tasks.refunds import refund
 
-_TASKS: Mapping[str, EffectTask] = {task.name: task for task in (charge, email)}
+_TASKS: Mapping[str, EffectTask] = {task.name: task for task in (charge, email, refund, capture, cancel)}
 
 KINDS: Mapping[str, Kind] = MappingProxyType({name: task.kind for name, task in _TASKS.items()})
 """What the engine must know of each kind: its provider, and what its success causes."""

@@ -1,4 +1,4 @@
-"""`POST /v1/charges` and `POST /v1/emails`: accept an effect through its task, and wait for the outcome if asked to.
+"""`POST /v1/charges`, `/v1/emails` and what acts upon a charge: accept an effect, and wait for the outcome if asked to.
 
 Accepting runs in a thread, as the store is synchronous; waiting holds no thread and no connection, so that many
 callers with `Prefer: wait=30` leave the door open for others.
@@ -17,11 +17,11 @@ from fastapi.responses import JSONResponse
 
 from service.api import headers
 from service.api.body import json_object
-from service.api.problems import MEDIA_TYPE, ProblemDocument, of_conflict
+from service.api.problems import MEDIA_TYPE, Problem, ProblemDocument, of_conflict
 from service.api.views import Effect, Outcome
-from service.core.errors import DedupeConflict
+from service.core.errors import DedupeConflict, ValidationError
 from service.core.state import FINAL
-from tasks import charge, email
+from tasks import cancel, capture, charge, email, refund
 from tasks.effect_task import EffectTask
 from tasks.result import WAIT_FIRST_SECONDS, WAIT_MAX_SECONDS, EffectResult
 
@@ -34,6 +34,10 @@ _CHARGE = {
     "receipt_email": "ada@example.com",
     "description": "Order 17",
 }
+_OF_CHARGE = {"charge": "019a2f6e-0000-7000-8000-000000000017"}
+_REFUND = {**_OF_CHARGE, "amount": 1200, "currency": "eur", "reason": "requested_by_customer"}
+_CAPTURE = {**_OF_CHARGE, "amount": 4200, "currency": "eur"}
+_CANCEL = {**_OF_CHARGE, "reason": "abandoned"}
 _EMAIL = {"to": "ada@example.com", "subject": "Welcome", "text": "Hello Ada"}
 
 
@@ -119,8 +123,11 @@ async def _accept(task: EffectTask, request: Request) -> JSONResponse:
 
 
 def _through(task: EffectTask, kwargs: Mapping[str, Any], key: str) -> EffectResult:
+    order = task.order(None, kwargs, dedupe_key=key)  # what is wrong with the request by itself is a 400
     try:
-        return task.apply_async(kwargs=kwargs, dedupe_key=key)
+        return EffectResult(order.id).become(task.put(order))
+    except ValidationError as error:
+        raise Problem("charge_unfit", error.message, field=error.field) from None
     except DedupeConflict as error:
         first = EffectResult(error.effect_id)
         first.refresh()
@@ -142,3 +149,6 @@ async def _settled(result: EffectResult, seconds: int, draining: Callable[[], bo
 
 _door("/charges", charge, _CHARGE)
 _door("/emails", email, _EMAIL)
+_door("/refunds", refund, _REFUND)
+_door("/captures", capture, _CAPTURE)
+_door("/cancels", cancel, _CANCEL)

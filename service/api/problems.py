@@ -37,7 +37,7 @@ TYPES: Mapping[str, Type] = {
         400,
         "The request is refused",
         "Nothing was written. `field` names what to change, `detail` says how. A status of 422 is left to mean that "
-        "the key was used with another request.",
+        "the request does not fit what is on the books already.",
     ),
     "idempotency_key_missing": Type(
         400,
@@ -55,6 +55,12 @@ TYPES: Mapping[str, Type] = {
         "The first request stands unchanged. If this one is meant to be the same effect, send the first request's "
         "body. Take a new key only if it is meant to be another effect: it will happen in addition.",
         safe_new_key=False,
+    ),
+    "charge_unfit": Type(
+        422,
+        "There is no such charge to act upon",
+        "Nothing was written. `field` names what does not fit the charge on the books: its id, its currency, or more "
+        "than its amount.",
     ),
     "effect_not_found": Type(404, "No such effect", "No effect has this id."),
     "not_found": Type(404, "No such page", "The paths are listed in /openapi.json."),

@@ -40,6 +40,7 @@ class Effect(BaseModel):
     provider_ref: str | None = Field(None, examples=["pi_3"])
     outcome: dict[str, Any] | None = None
     caused_by: str | None = Field(None, description="the effect whose success asked for this one")
+    concerns: str | None = Field(None, description="the charge that this one acts upon, and does not begin before")
     not_before: datetime | None = Field(None, description="no attempt starts earlier")
     parked_reason: str | None = None
     created_at: datetime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from service.cli import config, db, doctor, effects, outbox, run, send, up
+from service.cli import config, db, doctor, effects, money, outbox, recover, run, send, up
 from service.cli.exits import MEANINGS, examples
 
 app = typer.Typer(
@@ -42,5 +42,9 @@ for _name, _program in run.PROGRAMS.items():
 app.add_typer(db.app, name="db")
 app.command("charge", epilog=examples(*send.CHARGE_EXAMPLES))(send.charge)
 app.command("email", epilog=examples(*send.EMAIL_EXAMPLES))(send.email)
+app.command("refund", epilog=examples(*money.REFUND_EXAMPLES))(money.refund)
+app.command("capture", epilog=examples(*money.CAPTURE_EXAMPLES))(money.capture)
+app.command("cancel", epilog=examples(*money.CANCEL_EXAMPLES))(money.cancel)
 app.add_typer(effects.app, name="effects")
 app.add_typer(outbox.app, name="outbox")
+app.command("recover", epilog=examples(*recover.EXAMPLES))(recover.recover)

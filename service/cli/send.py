@@ -38,6 +38,9 @@ def charge(
     receipt_email: Annotated[str | None, typer.Option(help="Gets one receipt when the charge has succeeded.")] = None,
     description: Annotated[str | None, typer.Option(help="Stands in the receipt.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="name=value, repeatable.")] = None,
+    capture_method: Annotated[
+        str | None, typer.Option(help="manual only holds the money, until `counterfoil capture` or `cancel`.")
+    ] = None,
     wait: Wait = None,
     as_json: talk.Json = False,
 ) -> None:
@@ -49,9 +52,10 @@ def charge(
         "customer": customer,
         "receipt_email": receipt_email,
         "description": description,
-        "metadata": _pairs(metadata or []) or None,
+        "metadata": pairs(metadata or []) or None,
+        "capture_method": capture_method,
     }
-    _accept("charge", request, key, wait, as_json=as_json)
+    accept("charge", request, key, wait, as_json=as_json)
 
 
 def email(
@@ -68,21 +72,23 @@ def email(
 ) -> None:
     """Accept one e-mail; a worker sends it, exactly once where the provider can."""
     request = {"to": to, "subject": subject, "text": text, "html": html, "sender": sender, "policy": policy}
-    _accept("email", request, key, wait, as_json=as_json)
+    accept("email", request, key, wait, as_json=as_json)
 
 
-def _pairs(given: list[str]) -> dict[str, str]:
-    pairs = dict(item.partition("=")[::2] for item in given)
-    if any("=" not in item for item in given) or len(pairs) < len(given):
+def pairs(given: list[str]) -> dict[str, str]:
+    """`name=value` options as a mapping. Raises ValidationError."""
+    found = dict(item.partition("=")[::2] for item in given)
+    if any("=" not in item for item in given) or len(found) < len(given):
         raise ValidationError("--metadata takes name=value, each name once", field="metadata")
-    return pairs
+    return found
 
 
-def _accept(kind: str, request: dict[str, Any], key: str, wait: float | None, *, as_json: bool) -> None:
+def accept(kind: str, request: dict[str, Any], key: str, wait: float | None, *, as_json: bool) -> None:
+    """Accept one effect, print it, wait for its outcome if asked to, and leave with the exit code that tells it."""
     ground()
-    import tasks
+    from tasks import task_of
 
-    task = {"charge": tasks.charge, "email": tasks.email}[kind]
+    task = task_of(kind)
     said = {name: value for name, value in request.items() if value is not None}
     result = task.apply_async(kwargs=said, dedupe_key=key)
     answer: dict[str, Any] = {"id": result.id, "kind": kind, "state": result.state.value, "created": result.created}

@@ -20,12 +20,17 @@ ID = "0198c0de-0000-7000-8000-000000000001"
 def test_task_names_are_wire_format():
     assert tasks.charge.name == "charge"
     assert tasks.email.name == "email"
+    assert tasks.refund.name == "refund"
+    assert tasks.capture.name == "capture"
+    assert tasks.cancel.name == "cancel"
     ours = {name for name in tasks.app.tasks if not name.startswith("celery.")}
-    assert ours == {"charge", "email", "watch"}
+    assert ours >= {"charge", "email", "refund", "capture", "cancel", "watch"}
+    assert set(tasks.KINDS) == {"charge", "email", "refund", "capture", "cancel"}
 
 
 def test_what_callers_import_is_complete_and_there():
-    assert set(tasks.__all__) == {"EffectResult", "app", "charge", "email", "watch"}
+    kinds = {"charge", "email", "refund", "capture", "cancel"}
+    assert set(tasks.__all__) == {"EffectResult", "KINDS", "app", "task_of", "watch", *kinds}
     assert all(hasattr(tasks, name) for name in tasks.__all__)
 
 
