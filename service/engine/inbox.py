@@ -129,9 +129,13 @@ def _at_sight(row: Row, kinds: Mapping[str, Kind]) -> str | None:
         return "ignored"
     if row.effect_id is None or row.state is None:
         return "not_ours"
-    if row.state in (State.EXECUTING, State.PENDING) or row.kind not in kinds:
+    if row.state is State.EXECUTING or row.kind not in kinds:
         return _patience(row)
-    if row.state in FINAL and _second(row) is None and row.state in _FITS.get(row.type, ()):
+    if _second(row) is not None:
+        return None
+    if row.state is State.PENDING:
+        return _patience(row)
+    if row.state in FINAL and row.state in _FITS.get(row.type, ()):
         return "agrees"
     return None
 

@@ -1,7 +1,8 @@
 """A second object at the provider that names the same effect: if it has moved money, that is a charge too many.
 
 It can only come from outside the one path (a forgotten key, a copied database, a person with a terminal). It is never
-adopted and never undone here: a break is opened, and somebody decides about a refund.
+adopted and never undone here: a break is opened, an effect that would still be confirmed is parked, and somebody
+decides about a refund.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ def look(kind: Kind, effect_id: str, intent: str, *, actor: str, seconds: float)
         verdicts.note(connection, effect_id, "verified", actor=actor, evidence=evidence)
         if doubled:
             breaks.open(connection, "duplicate_effect", effect_id, **about(stands, provider.name, evidence))
+            number = stands.attempt.number
+            verdicts.park(connection, effect_id, attempt=number, reason="second_object", actor=actor)
     if doubled:
         log.error("contradiction", break_class="duplicate_effect", effect_id=effect_id)
         return stands.word(Finding.CONTRADICTION, said, "second_object")

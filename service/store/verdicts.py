@@ -52,6 +52,21 @@ with released as (
 select 1 from released
 """)
 
+_PARK = text("""
+with parked as (
+    update effects set state = 'parked', in_doubt = true, lease_until = null
+    where id = cast(:id as uuid) and attempt = :attempt and state in ('unknown', 'pending')
+    returning id, attempt
+), held as (
+    update outbox o set road = 'parked', parked_at = now(), parked_reason = :reason, last_error = :reason
+    from parked p where o.effect_id = p.id
+), facts as (
+    insert into journal (effect_id, fact, attempt, actor, evidence)
+    select id, 'parked', attempt, :actor, jsonb_build_object('reason', cast(:reason as text)) from parked
+)
+select 1 from parked
+""")
+
 
 def note(connection: Connection, effect_id: str, fact: str, *, actor: str, evidence: Mapping[str, Any]) -> None:
     """Write one fact that changes nothing."""
@@ -75,3 +90,9 @@ def adopt(connection: Connection, effect_id: str, *, attempt: int, intent: str, 
 def release(connection: Connection, effect_id: str, *, attempt: int) -> bool:
     """Back to `pending` and due, no longer in doubt: only for what is proven not to have been done."""
     return connection.execute(_RELEASE, {"id": effect_id, "attempt": attempt}).one_or_none() is not None
+
+
+def park(connection: Connection, effect_id: str, *, attempt: int, reason: str, actor: str) -> bool:
+    """Give an effect that would be sent (again) to a person, before it is; False when it has moved on."""
+    parameters = {"id": effect_id, "attempt": attempt, "reason": reason, "actor": actor}
+    return connection.execute(_PARK, parameters).one_or_none() is not None
