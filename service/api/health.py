@@ -6,12 +6,15 @@ import anyio
 from anyio import CapacityLimiter
 from fastapi import APIRouter, Request, Response
 
+from service import settings
 from service.api.views import Health
 from service.core.errors import CounterfoilError
+from service.engine import quarantine
 from service.store.database import statement
 from service.store.schema import code_head, database_head
 
 PATIENCE_SECONDS = 3.0  # probes give up after a few seconds; an answer after that helps nobody
+_QUARANTINED = "quarantined"
 PROBES_MAX = 2  # threads of their own: requests that wait for a dead database must not make this one wait too
 
 router = APIRouter()
@@ -31,7 +34,8 @@ async def readyz(request: Request, response: Response) -> Health:
         status = await anyio.to_thread.run_sync(_status, abandon_on_cancel=True, limiter=_limiter(request))
     if request.app.state.draining:
         status = "stopping"
-    if status != "ok":
+    # In quarantine effects are accepted as ever, so this process stays in service; it only says so.
+    if status != "ok" and not status.startswith(_QUARANTINED):
         response.status_code = 503
     return Health(status=status)
 
@@ -52,4 +56,5 @@ def _status() -> str:
         return (
             f"the database is at migration {there or 'none'}, this version needs {code_head()}: counterfoil db upgrade"
         )
-    return "ok"
+    found = quarantine.standing(settings.load())
+    return "ok" if found.open else quarantine.sentence(found)

@@ -10,10 +10,12 @@ from typing import Any
 
 from service.core.errors import CounterfoilError
 from service.embedded import address
+from service.engine import quarantine
 from service.providers.build import charge_provider, email_provider
 from service.settings import Settings
 from service.store import health, outbox, schema
 from service.store.database import statement
+from service.store.watermark import Watermark
 
 POSTGRES_MAJOR_MIN = 14
 # Leases run on the database's clock and eta on the caller's; a second between them is harmless, a minute is not.
@@ -41,6 +43,7 @@ def run_all(settings: Settings) -> Iterator[Check]:
     """Every check, in the order in which one would mend them."""
     database: tuple[tuple[str, Callable[[], Check]], ...] = (
         ("tables", _tables),
+        ("life", partial(_life, settings)),
         ("outbox", _relay),
         ("unknown", _unknown),
         ("parked", _parked),
@@ -76,6 +79,7 @@ _FIXES = {
     "database": "set COUNTERFOIL_DATABASE_URL to a Postgres that runs, or start the embedded one: counterfoil up",
     "broker": "set COUNTERFOIL_BROKER_URL to a broker that runs, or start the embedded one: counterfoil up",
     "payments": "set COUNTERFOIL_STRIPE_API_KEY (sk_test_… for a sandbox)",
+    "life": "set COUNTERFOIL_STATE_DIR to a directory that can be written",
     "mail": "set COUNTERFOIL_EMAIL_URL (smtp://… or resend+https://KEY@host)",
 }
 
@@ -144,6 +148,20 @@ def _tables() -> Check:
         found=f"migration {there or 'none'}",
         meaning=f"This version needs {schema.code_head()}.",
         fix="counterfoil db upgrade",
+    )
+
+
+def _life(settings: Settings) -> Check:
+    watermark = Watermark(settings.state_dir)
+    watermark.seen()  # says so when the state directory cannot be used: then nothing is sent
+    watermark.close()
+    found = quarantine.standing(settings)
+    return Check(
+        "life",
+        ok=found.open,
+        found=quarantine.sentence(found),
+        meaning="The database went back in time or is another one: effects are accepted and shown, and none is sent.",
+        fix="counterfoil recover; docs/recover.md",
     )
 
 

@@ -12,7 +12,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from service.core.errors import SetupError
-from service.store.database import reachable
+from service import settings
+from service.store import incarnation
+from service.store.database import reachable, statement
+from service.store.watermark import Watermark
 
 _VERSIONED = text("select to_regclass('alembic_version')::text")
 _VERSION = text("select version_num from alembic_version")
@@ -42,6 +45,11 @@ def database_head(connection: Connection) -> str | None:
 
 
 def upgrade() -> None:
-    """Bring the database to the code's head; two at once take turns. Raises DependencyUnavailable."""
+    """Bring the database to the code's head and begin its first life; two at once take turns.
+
+    Raises DependencyUnavailable.
+    """
     with reachable():
         command.upgrade(_config(), "head")
+    with statement() as connection:
+        incarnation.begin(connection, Watermark(settings.load().state_dir).peek(), actor="db upgrade")

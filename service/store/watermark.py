@@ -70,7 +70,7 @@ class Watermark:
         except OSError as error:
             raise SettingsError(
                 f"COUNTERFOIL_STATE_DIR: {self._path} cannot be written ({error.strerror}), and without it "
-                "nothing is sent, because it tells a database that went back in time: name a directory of this host that can be",
+                "nothing is sent, because it tells a database that went back in time: name a directory that can be",
                 field="COUNTERFOIL_STATE_DIR",
             ) from None
 
