@@ -69,7 +69,13 @@ class Change:
         self, kind: ledger.Kind, charge: Json, amount: int, metadata: Mapping[str, str], refund: str | None = None
     ) -> None:
         """Write into the ledger that money moved."""
-        moved = ledger.Movement(
+        ledger.move_money(self.connection, [self.movement(kind, charge, amount, metadata, refund)])
+
+    def movement(
+        self, kind: ledger.Kind, charge: Json, amount: int, metadata: Mapping[str, str], refund: str | None
+    ) -> ledger.Movement:
+        """Money that moved because of this change."""
+        return ledger.Movement(
             kind=kind,
             amount=amount,
             currency=charge["currency"],
@@ -80,4 +86,3 @@ class Change:
             at=self.at,
             refund=refund,
         )
-        ledger.move_money(self.connection, [moved])

@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS objects (
     customer TEXT, payment_intent TEXT, charge TEXT, source TEXT, type TEXT, body TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS objects_in_order ON objects (object, created, seq);
-CREATE INDEX IF NOT EXISTS objects_of_type ON objects (object, type, created, seq);
+CREATE INDEX IF NOT EXISTS objects_of_type ON objects (object, type, created, seq) WHERE type IS NOT NULL;
 CREATE INDEX IF NOT EXISTS objects_of_customer ON objects (customer, object, created, seq) WHERE customer IS NOT NULL;
 CREATE INDEX IF NOT EXISTS objects_of_intent ON objects (payment_intent, object, created, seq)
     WHERE payment_intent IS NOT NULL;
@@ -34,7 +34,7 @@ NEW_COLUMNS = (("objects", "charge"), ("objects", "source"), ("ledger", "refund"
 PAGE_DEFAULT = 10
 PAGE_MAX = 100
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+encode = json.JSONEncoder(separators=(",", ":")).encode
 COLUMNS = ("id", "object", "created", "customer", "payment_intent", "charge", "source", "type")
 _INSERT = f"INSERT INTO objects ({', '.join(COLUMNS)}, body) VALUES ({'?, ' * len(COLUMNS)}?)"
 _UPSERT = _INSERT + (
@@ -55,13 +55,13 @@ def save(connection: sqlite3.Connection, thing: Mapping[str, Any]) -> None:
     connection.execute(_UPSERT, _row(thing))
 
 
-def save_many(connection: sqlite3.Connection, things: Iterable[Mapping[str, Any]]) -> None:
-    """Insert new objects in bulk."""
-    connection.executemany(_INSERT, map(_row, things))
+def save_many(connection: sqlite3.Connection, things: Iterable[tuple[Mapping[str, Any], str]]) -> None:
+    """Insert new objects in bulk, each with its body as text."""
+    connection.executemany(_INSERT, ((*map(thing.get, COLUMNS), body) for thing, body in things))
 
 
 def _row(thing: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (*map(thing.get, COLUMNS), _encode(thing))
+    return (*map(thing.get, COLUMNS), encode(thing))
 
 
 def load(connection: sqlite3.Connection, kind: str, object_id: str) -> Json | None:

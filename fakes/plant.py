@@ -16,14 +16,13 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from fakes import attempts, cards, holds, ledger, payment_methods, refunds, stripe_objects
+from fakes import attempts, cards, holds, payment_methods, refunds, stripe_objects
 from fakes.cards import Card
-from fakes.change import Change
 from fakes.objects import Json
 from fakes.payment_methods import Instrument
+from fakes.seedbed import Planting, Seedbed
 
 _FIELDS = frozenset(
     ("amount", "currency", "created", "status", "metadata", "customer", "description", "key", "refunds", "without")
@@ -37,35 +36,15 @@ class BadPlant(ValueError):
     """A description that cannot be planted; the message says what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Planting(Change):
-    """A change that leaves out what it was told to."""
-
-    without: frozenset[str] = frozenset()
-
-    def save(self, *things: Json) -> None:
-        """Save all but what is to be missing."""
-        Change.save(self, *(thing for thing in things if thing["object"] not in self.without))
-
-    def emit(self, kind: str, about: Json, before: Mapping[str, Any] | None = None) -> None:
-        """Say what happened, unless nobody is to hear of it."""
-        if "events" not in self.without:
-            Change.emit(self, kind, about, before)
-
-    def move(
-        self, kind: ledger.Kind, charge: Json, amount: int, metadata: Mapping[str, str], refund: str | None = None
-    ) -> None:
-        """Write into the ledger, unless that is to be missing."""
-        if "ledger" not in self.without:
-            Change.move(self, kind, charge, amount, metadata, refund)
-
-
 def plant(connection: sqlite3.Connection, wishes: Sequence[Mapping[str, Any]], now: int) -> list[Json]:
     """Make all of them, in one transaction with whatever surrounds it; returns their ids. Raises BadPlant."""
-    return [_one(connection, wish, now) for wish in wishes]
+    bed = Seedbed()
+    planted = [_one(Planting(connection, now, bed=bed), wish) for wish in wishes]
+    bed.write(connection)
+    return planted
 
 
-def _one(connection: sqlite3.Connection, wish: Mapping[str, Any], now: int) -> Json:
+def _one(bed: Planting, wish: Mapping[str, Any]) -> Json:
     end = _ENDS.get(wish.get("status", "succeeded"))
     if unknown := sorted(set(wish) - _FIELDS):
         raise BadPlant(f"unknown field {unknown[0]!r}; known are {', '.join(sorted(_FIELDS))}")
@@ -73,22 +52,23 @@ def _one(connection: sqlite3.Connection, wish: Mapping[str, Any], now: int) -> J
         raise BadPlant(f"amount must be minor units, not {wish.get('amount')!r}")
     if end is None:
         raise BadPlant(f"unknown status {wish['status']!r}; known are {', '.join(_ENDS)}")
-    change = _change(connection, wish, now)
+    change = _change(bed, wish)
     params = {"currency": "eur", **wish, "metadata": dict(wish.get("metadata", {}))}
     intent = stripe_objects.payment_intent(params, change.now)
     change.emit("payment_intent.created", intent)
     end(change, intent)
     planted = {"payment_intent": intent["id"], "charge": intent["latest_charge"]}
     if wish.get("refunds"):
-        planted["refunds"] = [_refund(connection, each, intent, now) for each in wish["refunds"]]
+        planted["refunds"] = [_refund(bed, each, intent) for each in wish["refunds"]]
     return planted
 
 
-def _change(connection: sqlite3.Connection, wish: Mapping[str, Any], now: int) -> Planting:
+def _change(bed: Planting, wish: Mapping[str, Any]) -> Planting:
     without = frozenset(wish.get("without", ()))
     if not without <= _OMITTED:
         raise BadPlant(f"only {', '.join(sorted(_OMITTED))} can be left out, not {', '.join(sorted(without))}")
-    return Planting(connection, wish.get("created", now), f"req_{secrets.token_hex(7)}", wish.get("key"), without)
+    at, request_id = wish.get("created", bed.now), f"req_{secrets.token_hex(7)}"
+    return Planting(bed.connection, at, request_id, wish.get("key"), bed.bed, without)
 
 
 def _instrument(intent: Json, card: Card) -> Instrument:
@@ -152,10 +132,10 @@ _ENDS: dict[str, Callable[[Planting, Json], None]] = {
 }
 
 
-def _refund(connection: sqlite3.Connection, wish: Mapping[str, Any], intent: Json, now: int) -> str:
+def _refund(bed: Planting, wish: Mapping[str, Any], intent: Json) -> str:
     if unknown := sorted(set(wish) - _REFUND_FIELDS):
         raise BadPlant(f"unknown field {unknown[0]!r} of a refund; known are {', '.join(sorted(_REFUND_FIELDS))}")
-    change = _change(connection, {"created": intent["created"], **wish}, now)
+    change = _change(bed, {"created": intent["created"], **wish})
     charge = change.load("charge", intent["latest_charge"])
     if charge is None or not charge["captured"]:
         raise BadPlant(f"nothing was taken that could be refunded: {intent['status']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +14,8 @@ API_VERSION = "2026-10-28.endive"
 
 
 def new_id(prefix: str) -> str:
-    """An id of Stripe's shape; random, so that nothing can be guessed from it."""
-    return f"{prefix}_3{secrets.token_hex(12)}"
+    """An id of Stripe's shape: later ones sort later, so that indexes grow at their end, and none can be guessed."""
+    return f"{prefix}_3{time.time_ns() // 1_000_000:011x}{secrets.token_hex(7)}"
 
 
 def payment_intent(params: Mapping[str, Any], now: int) -> Json:
@@ -259,7 +260,7 @@ def refund(charge: Json, params: Mapping[str, Any], amount: int, now: int) -> Js
     }
 
 
-def event(kind: str, about: Json, now: int, *, request_id: str | None, key: str | None) -> Json:
+def event(kind: str, about: Json | None, now: int, *, request_id: str | None, key: str | None) -> Json:
     """What happened to an object, and which request made it happen: the look-up by key after a lost answer."""
     return {
         "id": new_id("evt"),
