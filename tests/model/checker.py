@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import process_time
 from typing import Any, Protocol
 
 Predicate = Callable[[Any], bool]
@@ -142,7 +142,7 @@ def _no_collector() -> Iterator[None]:
 @_no_collector()
 def explore(system: System, properties: Mapping[str, Predicate], *, limit: int = 2_000_000, stop: bool = False) -> Walk:
     """Walk all states, or until each property is broken; with `stop`, until the first one is."""
-    started = perf_counter()
+    started = process_time()
     graph, broken, open_ = _Graph(system), {}, dict(properties)
     for number, state in graph.grow(limit):
         for name in [name for name, holds in open_.items() if not holds(state)]:
@@ -150,7 +150,7 @@ def explore(system: System, properties: Mapping[str, Predicate], *, limit: int =
             del open_[name]
         if broken and (stop or not open_):
             break
-    return Walk(len(graph.states), graph.edges, graph.depth, perf_counter() - started, broken, frozenset(graph.taken))
+    return Walk(len(graph.states), graph.edges, graph.depth, process_time() - started, broken, frozenset(graph.taken))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ def converges(
     system: System, goal: Predicate, fairness: Fairness, *, limit: int = 2_000_000
 ) -> tuple[Walk, Trace | None]:
     """Whether each fair run reaches `goal`; else a lasso that never does."""
-    started = perf_counter()
+    started = process_time()
     graph = _Graph(system)
     for _ in graph.grow(limit, goal):
         pass
@@ -180,7 +180,7 @@ def converges(
             way = graph.path(min(round_))
             lasso = graph.trace(way, loop=len(way) - 1)
             break
-    walk = Walk(len(graph.states), graph.edges, graph.depth, perf_counter() - started, {}, frozenset(graph.taken))
+    walk = Walk(len(graph.states), graph.edges, graph.depth, process_time() - started, {}, frozenset(graph.taken))
     return walk, lasso
 
 
