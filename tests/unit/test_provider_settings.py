@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from service.core.effect import Guarantee
 from service.core.errors import SettingsError
-from service.providers.build import charge_provider, email_provider
+from service.providers.build import (
+    cancel_provider,
+    capture_provider,
+    charge_provider,
+    email_provider,
+    refund_provider,
+)
+from service.providers.ports import Provider
 from service.settings import Settings
 
 
@@ -29,9 +37,12 @@ from service.settings import Settings
         ),
     ],
 )
-def test_a_wrong_stripe_setting_is_named_and_no_key_is_shown(values: dict[str, Any], name: str) -> None:
+@pytest.mark.parametrize("build", [charge_provider, refund_provider, capture_provider, cancel_provider])
+def test_a_wrong_stripe_setting_is_named_and_no_key_is_shown(
+    build: Callable[[Settings], Provider], values: dict[str, Any], name: str
+) -> None:
     with pytest.raises(SettingsError) as caught:
-        charge_provider(Settings(**values))
+        build(Settings(**values))
     assert caught.value.field == f"COUNTERFOIL_{name}"
     assert name in caught.value.message
     assert values.get("stripe_api_key", "sk_test_1") not in caught.value.message

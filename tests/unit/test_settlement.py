@@ -154,6 +154,27 @@ def test_an_unknown_that_may_not_be_sent_again_is_for_a_person(guarantee, policy
     assert (done.state, done.parked_reason, done.in_doubt) == (State.PARKED, reason, True)
 
 
+@pytest.mark.parametrize(
+    ("harmless", "policy", "state"),
+    [
+        (True, Policy.AT_MOST_ONCE, State.PENDING),
+        (True, Policy.AT_LEAST_ONCE, State.PENDING),
+        (False, Policy.AT_MOST_ONCE, State.PARKED),
+        (False, Policy.AT_LEAST_ONCE, State.PENDING),
+    ],
+)
+def test_absence_leads_back_to_a_fresh_send_when_that_is_harmless_or_the_policy_says_so(harmless, policy, state):
+    attempt = replace(ATTEMPT, prior=State.UNKNOWN, in_doubt=True, policy=policy)
+    done = settle(attempt, Absent("absent", harmless=harmless))
+    assert (done.state, done.in_doubt) == (state, state is State.PARKED)
+    assert done.fact == ("parked" if state is State.PARKED else "absent")
+
+
+def test_an_unknown_is_asked_after_again_when_it_says():
+    done = settle(ATTEMPT, Unknown("not_found", {}, 1800.0), draw=0.5)
+    assert (done.state, done.after_seconds) == (State.UNKNOWN, 1800.5)
+
+
 def test_a_contradiction_is_for_a_person_with_its_evidence():
     done = settle(ATTEMPT, OUTCOMES[-1])
     assert (done.state, done.parked_reason, done.in_doubt) == (State.PARKED, "echo_mismatch", True)

@@ -9,9 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.outcome import Awaiting, Contradiction, Deferred, Failed, Succeeded, Unknown
-from service.providers.stripe_answers import Expected, Next, Reply, Sent, Step, classify
+from service.providers.stripe_answers import (
+    READS,
+    Expectation,
+    Expected,
+    ExpectedCancel,
+    ExpectedCapture,
+    ExpectedRefund,
+    Next,
+    Reply,
+    Sent,
+    Step,
+    classify,
+)
 
 OURS = Expected("e1", 4200, "eur", livemode=False)
+MANUAL = Expected("e1", 4200, "eur", livemode=False, manual=True)
+GIVEN = ExpectedRefund("e2", 1000, "eur", "pi_1")
+TAKEN = ExpectedCapture("e3", "e1", 4000, "eur", livemode=False, intent="pi_1")
+ENDED = ExpectedCancel("e4", "e1", livemode=False, intent="pi_1")
 INTENT: dict[str, Any] = {
     "id": "pi_1",
     "amount": 4200,
@@ -22,6 +38,8 @@ INTENT: dict[str, Any] = {
 }
 DECLINE = {"type": "card_error", "code": "card_declined", "decline_code": "lost_card", "message": "Declined."}
 CREATE, CONFIRM, RETRIEVE = Step.CREATE, Step.CONFIRM, Step.RETRIEVE
+REFUND, CAPTURE, CANCEL, LOOK_UP = Step.REFUND, Step.CAPTURE, Step.CANCEL, Step.LOOK_UP
+OUR_CAPTURE = {"amount_received": 4000, "metadata": {"effect_id": "e1", "capture_effect_id": "e3"}}
 
 
 def intent(status: str, **more: Any) -> dict[str, Any]:
@@ -158,15 +176,122 @@ def test_a_deferral_waits_as_long_as_stripe_needs(status: int, asked: float | No
     assert outcome.after_seconds == waits
 
 
+def gave(status: str, **more: Any) -> dict[str, Any]:
+    ours = {"metadata": {"effect_id": "e2"}, "payment_intent": "pi_1", "charge": "ch_1"}
+    return {"id": "re_1", "amount": 1000, "currency": "eur", "status": status, **ours, **more}
+
+
+LINKED: list[tuple[str, Reply, Expectation, type | Next, str]] = [
+    ("refund succeeded", ok(REFUND, gave("succeeded")), GIVEN, Succeeded, ""),
+    ("refund pending", ok(REFUND, gave("pending")), GIVEN, Awaiting, "pending"),
+    ("refund needs an account", ok(RETRIEVE, gave("requires_action")), GIVEN, Awaiting, "requires_action"),
+    ("refund failed", ok(RETRIEVE, gave("failed", failure_reason="lost_or_stolen_card")), GIVEN, Failed, "refund_failed"),
+    ("refund canceled", ok(RETRIEVE, gave("canceled")), GIVEN, Failed, "refund_canceled"),
+    ("refund of the future", ok(REFUND, gave("levitating")), GIVEN, Unknown, "unexpected_status"),
+    ("refund of the future, read", ok(RETRIEVE, gave("levitating")), GIVEN, Deferred, "look_up_unexpected_status"),
+    ("refund of another amount", ok(REFUND, gave("succeeded", amount=1)), GIVEN, Contradiction, "echo_mismatch"),
+    ("refund in another currency", ok(REFUND, gave("succeeded", currency="usd")), GIVEN, Contradiction, "echo_"),
+    ("refund of another charge", ok(REFUND, gave("succeeded", payment_intent="pi_2")), GIVEN, Contradiction, "echo_"),
+    ("refund of another effect", ok(REFUND, gave("succeeded", metadata=None)), GIVEN, Contradiction, "echo_mismatch"),
+    ("refund missed by its id", refused(RETRIEVE, 404, INVALID), GIVEN, Contradiction, "refund_missing"),
+    ("refund under a stored 500", refused(REFUND, 500, None, replayed=True), GIVEN, Next.LOOK, ""),
+    ("refund under a fresh 500", refused(REFUND, 500, None), GIVEN, Unknown, "status_500"),
+    ("held as asked", ok(CONFIRM, intent("requires_capture")), MANUAL, Awaiting, "requires_capture"),
+    ("captured", ok(CAPTURE, intent("succeeded", **OUR_CAPTURE)), TAKEN, Succeeded, ""),
+    ("captured without our mark", ok(CAPTURE, intent("succeeded", amount_received=4000)), TAKEN, Contradiction, "echo_"),
+    ("captured another amount", ok(CAPTURE, intent("succeeded", **{**OUR_CAPTURE, "amount_received": 1})), TAKEN,
+     Contradiction, "echo_mismatch"),
+    ("captured, no charge named", ok(CAPTURE, intent("succeeded", **OUR_CAPTURE, latest_charge=None)), TAKEN,
+     Contradiction, "echo_mismatch"),
+    ("capture of another's charge", ok(CAPTURE, intent("succeeded", metadata={})), TAKEN, Contradiction, "echo_"),
+    ("seen captured by another", ok(RETRIEVE, intent("succeeded")), TAKEN, Failed, "already_captured"),
+    ("seen still held", ok(RETRIEVE, intent("requires_capture")), TAKEN, Next.SEND, ""),
+    ("captured, yet held", ok(CAPTURE, intent("requires_capture")), TAKEN, Unknown, "unexpected_status"),
+    ("capture takes its time", ok(CAPTURE, intent("processing")), TAKEN, Awaiting, "processing"),
+    ("seen canceled, to capture", ok(RETRIEVE, intent("canceled")), TAKEN, Failed, "canceled"),
+    ("seen unconfirmed, to capture", ok(RETRIEVE, intent("requires_confirmation")), TAKEN, Deferred, "look_up_"),
+    ("capture refused by the state", refused(CAPTURE, 400, STATE), TAKEN, Next.LOOK, ""),
+    ("capture under a stored 500", refused(CAPTURE, 500, None, replayed=True), TAKEN, Unknown, "status_500"),
+    ("canceled", ok(CANCEL, intent("canceled")), ENDED, Succeeded, ""),
+    ("canceled, yet held", ok(CANCEL, intent("requires_capture")), ENDED, Unknown, "unexpected_status"),
+    ("seen held, to cancel", ok(RETRIEVE, intent("requires_capture")), ENDED, Next.SEND, ""),
+    ("seen captured, to cancel", ok(RETRIEVE, intent("succeeded")), ENDED, Failed, "already_captured"),
+    ("cancel of another mode", ok(CANCEL, intent("canceled", livemode=True)), ENDED, Contradiction, "echo_mismatch"),
+    ("a list", ok(LOOK_UP, {"object": "list", "data": []}), GIVEN, Next.READ, ""),
+    ("a search", ok(LOOK_UP, {"object": "search_result", "data": []}), OURS, Next.READ, ""),
+    ("a list that is none", ok(LOOK_UP, None), OURS, Deferred, "look_up_unreadable"),
+    ("a list that is refused", refused(LOOK_UP, 400, INVALID), OURS, Deferred, "look_up_refused"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reply", "wanted", "kind", "word"), [row[1:] for row in LINKED], ids=[row[0] for row in LINKED]
+)
+def test_each_answer_to_what_acts_upon_a_charge_proves_what_the_table_says(
+    reply: Reply, wanted: Expectation, kind: type | Next, word: str
+) -> None:
+    outcome = classify(reply, wanted)
+    if isinstance(kind, Next):
+        assert outcome is kind
+        return
+    assert isinstance(outcome, kind)
+    assert (getattr(outcome, "reason", None) or getattr(outcome, "code", "")).startswith(word)
+
+
+def test_each_effect_upon_a_charge_has_a_reference_of_its_own() -> None:
+    replies = [
+        (ok(CONFIRM, intent("succeeded")), OURS),
+        (ok(REFUND, gave("succeeded")), GIVEN),
+        (ok(CAPTURE, intent("succeeded", **OUR_CAPTURE)), TAKEN),
+        (ok(CANCEL, intent("canceled")), ENDED),
+        (ok(RETRIEVE, intent("canceled")), ENDED),
+    ]
+    outcomes = [classify(reply, wanted) for reply, wanted in replies]
+    refs = [outcome.ref for outcome in outcomes if isinstance(outcome, Succeeded)]
+    assert refs == ["pi_1", "re_1", "ch_1", "pi_1:canceled", "pi_1:canceled:e4"]
+
+
+def test_a_held_charge_says_what_was_taken_and_an_automatic_one_what_it_always_said() -> None:
+    taken = classify(ok(RETRIEVE, intent("succeeded", amount_received=4000)), MANUAL)
+    always = classify(ok(RETRIEVE, intent("succeeded", amount_received=4200)), OURS)
+    assert isinstance(taken, Succeeded)
+    assert isinstance(always, Succeeded)
+    assert taken.detail["amount_received"] == 4000
+    assert "amount_received" not in always.detail
+
+
+def test_a_stored_500_is_not_asked_for_again_before_half_an_hour() -> None:
+    outcome = classify(refused(CONFIRM, 500, None, replayed=True, in_doubt=True), OURS)
+    assert isinstance(outcome, Unknown)
+    assert outcome.after_seconds == 1800.0
+
+
 @given(
-    step=st.sampled_from([CREATE, CONFIRM]),
+    step=st.sampled_from([step for step in Step if step not in READS]),
+    wanted=st.sampled_from([OURS, GIVEN, TAKEN, ENDED]),
     status=st.integers(100, 599),
     code=st.sampled_from([None, "card_declined", "lock_timeout", "idempotency_key_in_use", "resource_missing"]),
     error=st.booleans(),
 )
-def test_i5_in_doubt_only_an_own_answer_may_settle(step: Step, status: int, code: str | None, error: bool) -> None:
+def test_i5_in_doubt_only_an_own_answer_may_settle(
+    step: Step, wanted: Expectation, status: int, code: str | None, error: bool
+) -> None:
     body = {"type": "invalid_request_error", "code": code} if error else None
-    outcome = classify(refused(step, status, body, in_doubt=True), OURS)
+    outcome = classify(refused(step, status, body, in_doubt=True), wanted)
     assert not isinstance(outcome, Succeeded)
     if isinstance(outcome, Failed):
         assert status == 402
+
+
+@given(
+    step=st.sampled_from(sorted(READS)),
+    wanted=st.sampled_from([OURS, GIVEN, TAKEN, ENDED]),
+    status=st.integers(100, 599),
+    error=st.none() | st.just(INVALID),
+    replayed=st.booleans(),
+)
+def test_a_read_settles_nothing_unless_it_shows_the_object(
+    step: Step, wanted: Expectation, status: int, error: dict[str, str] | None, replayed: bool
+) -> None:
+    outcome = classify(refused(step, status, error, replayed=replayed), wanted)
+    assert isinstance(outcome, Deferred | Contradiction)
