@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from service.cli import config, db, doctor, effects, money, outbox, recover, run, send, up
+from service.cli import audit, config, db, doctor, effects, money, outbox, recover, run, send, up
 from service.cli.exits import MEANINGS, examples
 
 app = typer.Typer(
@@ -47,4 +47,5 @@ app.command("capture", epilog=examples(*money.CAPTURE_EXAMPLES))(money.capture)
 app.command("cancel", epilog=examples(*money.CANCEL_EXAMPLES))(money.cancel)
 app.add_typer(effects.app, name="effects")
 app.add_typer(outbox.app, name="outbox")
+app.add_typer(audit.app, name="audit")
 app.command("recover", epilog=examples(*recover.EXAMPLES))(recover.recover)
