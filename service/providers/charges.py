@@ -16,7 +16,7 @@ from service.providers.look_ups import LookUps
 from service.providers.marks import metadata_of, owner_of
 from service.providers.stripe import Call
 from service.providers.stripe_answers import STORED_500_SECONDS, Expected, Next, Step, classify, otherwise
-from service.providers.stripe_attempt import HORIZON_SECONDS, STORED_500, StripeAttempt, StripeProvider
+from service.providers.stripe_attempt import HORIZON_SECONDS, PLACE, STORED_500, StripeAttempt, StripeProvider
 
 __all__ = ["HORIZON_SECONDS", "StripeCharges", "confirm_params", "create_params"]
 
@@ -81,9 +81,10 @@ class _Charge(StripeAttempt):
         return self._confirm(intent, in_doubt=False)
 
     def _find(self, before: Outcome | None = None) -> Outcome:
-        found = LookUps(self.api, self.seconds(), self.lease.guard).intent(self.attempt, self._expected(None))
+        looking = LookUps(self.api, self.seconds(), self.lease.guard, self.noted(PLACE))
+        found = looking.intent(self.attempt, self._expected(None))
         if isinstance(found, Deferred):
-            return self.inconclusive(found, before)
+            return self.inconclusive(found, before, looking.place)
         if found is None:
             return self.missed(before)
         intent = str(found.get("id"))

@@ -22,16 +22,28 @@ from service.providers.stripe_answers import Expectation, Next, Step, classify
 Finding = Mapping[str, Any] | Deferred | None
 
 PAGE_OBJECTS = 100  # the most that Stripe gives
+UNFINISHED_SECONDS = 1.0  # nothing is amiss, there is only more to read than fits into one attempt
 # Between our clock and Stripe's, and between a first byte that was allowed and one that left.
 MARGIN_SECONDS = 3600.0
+_INTENTS, _EVENTS = "/v1/payment_intents", "/v1/events"
 # Of several PaymentIntents with our mark the one that may have moved money counts; an unconfirmed one never did.
 _RANK = ("succeeded", "requires_capture", "processing", "requires_action")
 
 
 class LookUps:
-    """All look-ups of one attempt, within `seconds` together. `before_send` is asked before each."""
+    """All look-ups of one attempt, within `seconds` together. `before_send` is asked before each.
 
-    def __init__(self, api: StripeApi, seconds: float, before_send: Callable[[], None] = lambda: None) -> None:
+    A busy account has more pages than one attempt can read: `place` is where the next one goes on.
+    """
+
+    def __init__(
+        self,
+        api: StripeApi,
+        seconds: float,
+        before_send: Callable[[], None] = lambda: None,
+        place: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.place = place
         self._api = api
         self._deadline = Deadline(seconds)
         self._before_send = before_send
@@ -40,20 +52,20 @@ class LookUps:
         """A charge's PaymentIntent: by its customer, by the key that made it, at last by search."""
         since = int(time.time() - attempt.sent_age_seconds - MARGIN_SECONDS)
         customer = attempt.request.get("customer")
-        if customer is not None:
+        if customer is not None and not (self.place and self.place["path"] == _EVENTS):
             params = {"customer": customer, "created": {"gte": since}}
-            found = _best(attempt.id, self._objects("/v1/payment_intents", params, expected))
+            found = _best(attempt.id, self._objects(_INTENTS, params, expected))
             if found is not None and not _refused(found):
                 return found
         params = {"types": ["payment_intent.created"], "created": {"gte": since}}
         key = step_key(attempt.id, Step.CREATE.value)
-        for event in self._objects("/v1/events", params, expected):
+        for event in self._objects(_EVENTS, params, expected):
             if isinstance(event, Deferred):
                 return event
             if _key_of(event) == key:
                 return _subject(event)
         query = {"query": f"metadata['{EFFECT_ID}']:'{attempt.id}'"}
-        found = _best(attempt.id, self._objects("/v1/payment_intents/search", query, expected))
+        found = _best(attempt.id, self._objects(f"{_INTENTS}/search", query, expected))
         # Not every account may search (Stripe: Search, "unavailable in India"); it could only have confirmed the rest.
         return None if _refused(found) else found
 
@@ -68,12 +80,12 @@ class LookUps:
         self, path: str, params: Mapping[str, Any], expected: Expectation
     ) -> Iterator[Mapping[str, Any] | Deferred]:
         """Every object of every page; the last one is `Deferred` when a page could not be read."""
-        after: dict[str, Any] = {}
+        after: dict[str, Any] = self.place["after"] if self.place and self.place["path"] == path else {}
         while True:
             try:
                 call = Call(self._deadline.left(), self._before_send)
             except TimeoutError:
-                yield Deferred("look_up_unfinished", evidence={"path": path})
+                yield Deferred("look_up_unfinished", UNFINISHED_SECONDS, evidence={"path": path})
                 return
             reply = self._api.look_up(path, {**params, "limit": PAGE_OBJECTS, **after}, call)
             result = classify(reply, expected)
@@ -86,15 +98,17 @@ class LookUps:
                 return
             following = reply.body.get("next_page")
             after = {"page": following} if following else {"starting_after": str(page[-1].get("id"))}
+            self.place = {"path": path, "after": after}
 
 
 def _best(effect_id: str, objects: Iterator[Mapping[str, Any] | Deferred]) -> Finding:
-    """The one with our mark that got farthest."""
+    """The one with our mark that got farthest, among as many as could be read."""
     ours: list[Mapping[str, Any]] = []
     for thing in objects:
         if isinstance(thing, Deferred):
-            return thing
-        if mark_of(thing) == effect_id:
+            if not ours:
+                return thing
+        elif mark_of(thing) == effect_id:
             ours.append(thing)
     return min(ours, key=lambda thing: _rank(thing.get("status")), default=None)
 

@@ -7,7 +7,7 @@ go out, and when between them lies an hour and the longest call, so that whateve
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from time import monotonic
 from typing import Any
@@ -24,8 +24,9 @@ from service.providers.stripe_answers import STORED_500_SECONDS, Step
 HORIZON_SECONDS = 20 * 3600.0
 # Searches lag a minute, an hour in an outage (Stripe: Search); the longest call is added to it.
 ABSENCE_SPACING_SECONDS = 3600.0
-MISSED_AT, STORED_500 = "missed_at_age_seconds", "stored_500"
-"""Notes: the effect's age at the first of two misses; that the key repeats a 500, so that sending it tells nothing."""
+MISSED_AT, STORED_500, PLACE = "missed_at_age_seconds", "stored_500", "look_up"
+"""Notes: the effect's age at the first of two misses; that the key repeats a 500, so that sending it tells nothing;
+where a long look-up goes on, and the effect's age when it began."""
 
 
 class StripeProvider:
@@ -78,7 +79,7 @@ class StripeAttempt:
 
     def begin_anew(self) -> None:
         """A fresh send after a proof of absence: a later doubt is about this send, and needs two misses of its own."""
-        stale = {name: None for name in (MISSED_AT, STORED_500) if self.noted(name) is not None}
+        stale = {name: None for name in (MISSED_AT, STORED_500, PLACE) if self.noted(name) is not None}
         if stale and not self.doubt:
             self.note(**stale)
 
@@ -98,13 +99,23 @@ class StripeAttempt:
         """A call that the lease allows; `before_send` when more than the lease is to be asked."""
         return Call(self.seconds(), before_send or self.lease.guard)
 
-    def inconclusive(self, found: Deferred, before: Outcome | None) -> Outcome:
+    def inconclusive(self, found: Deferred, before: Outcome | None, place: Mapping[str, Any] | None = None) -> Outcome:
         """A look-up that came to no end: the state before the claim, unless this attempt has sent something itself."""
+        if place is not None and place != self.noted(PLACE):
+            self.note(**{PLACE: {**place, "began": self._look_began}})
         return before if isinstance(before, Unknown) else found
+
+    @property
+    def _look_began(self) -> float:
+        """The effect's age when the look-up began that this attempt goes on with, or begins."""
+        place = self.noted(PLACE)
+        return float(place["began"]) if place else self.attempt.sent_age_seconds
 
     def missed(self, before: Outcome | None = None) -> Outcome:
         """Everything was looked through and nothing was found; `before` is what this attempt's own send learned."""
-        age, first = self.age, self.noted(MISSED_AT)
+        age, first, began = self.age, self.noted(MISSED_AT), self._look_began
+        if self.noted(PLACE) is not None:
+            self.note(**{PLACE: None})  # the next look begins at the beginning
         if age < HORIZON_SECONDS:
             if before is not None and self.noted(STORED_500) is None:
                 self.note(**{STORED_500: True})
@@ -116,7 +127,7 @@ class StripeAttempt:
             self.note(**{MISSED_AT: age})
             return Unknown("not_found", {"age_seconds": round(age), "miss": 1}, spacing)
         # The second look must have begun, not only ended, that long after the first.
-        waited = self.attempt.sent_age_seconds - first
+        waited = began - first
         if waited < spacing:
             return Unknown("not_found", {"age_seconds": round(age), "miss": 1}, spacing - waited)
         evidence = {"age_seconds": round(age), "first_miss_age_seconds": round(first)}

@@ -50,6 +50,10 @@ def a_call() -> Call:
     return Call(5.0, KeptLease().guard)
 
 
+def events_read(fake: FakeServer) -> list[object]:
+    return [row for row in fake.admin("requests")["requests"] if row["route"] == "list_events"]
+
+
 def money(fake: FakeServer, charge: Attempt) -> list[int]:
     return [row["amount"] for row in fake.admin("ledger")["money"] if row["metadata"].get("effect_id") == charge.id]
 
@@ -140,7 +144,7 @@ def test_a_look_up_ends_by_its_deadline(fake: FakeServer) -> None:
     fake.fault("drip", route="list", times=None)
     assert isinstance(charges(fake).look_up(a_charge(), seconds=0.5), Deferred)
     assert LookUps(api(fake), -1.0).intent(a_charge(), expected(a_charge(), livemode=False)) == Deferred(
-        "look_up_unfinished", evidence={"path": "/v1/payment_intents"}
+        "look_up_unfinished", 1.0, evidence={"path": "/v1/payment_intents"}
     )
 
 
@@ -151,6 +155,36 @@ def test_the_list_of_a_busy_customer_is_read_to_its_end(fake: FakeServer) -> Non
     for _ in range(101):
         assert api(fake).create(other, str(uuid.uuid4()), a_call(), in_doubt=False).status == 200
     assert word(charges(fake).look_up(charge, seconds=10)) == "not_confirmed"
+
+
+def test_a_look_up_too_long_for_one_attempt_goes_on_where_the_last_one_ended(fake: FakeServer) -> None:
+    charge = a_charge(customer=None)
+    lost(fake, charge)
+    for _ in range(250):
+        other = {"amount": 100, "currency": "eur"}
+        assert api(fake).create(other, str(uuid.uuid4()), a_call(), in_doubt=False).status == 200
+    fake.fault("drip", route="list_events", nth=3)
+    first = KeptLease(1.0, past_horizon=True)
+    assert isinstance(perform(fake, late(charge, KeptLease(), 25 * HOUR), first), Deferred)
+    (noted,) = first.records
+    assert noted["look_up"]["began"] == 25 * HOUR
+    before = len(events_read(fake))
+    second = KeptLease(past_horizon=True)
+    assert isinstance(perform(fake, late(charge, first, 25 * HOUR + 60), second), Succeeded)
+    assert len(events_read(fake)) - before == 1
+    assert money(fake, charge) == [4200]
+
+
+def test_a_second_miss_counts_from_where_its_look_began(fake: FakeServer) -> None:
+    charge, first = a_charge(customer=None), 21 * HOUR
+    place = {"path": "/v1/events", "after": {}, "began": first + SPACING - 60}
+    kept = KeptLease(past_horizon=True)
+    kept.records.append({MISSED_AT: first, "look_up": place})
+    lease = KeptLease(past_horizon=True)
+    outcome = perform(fake, late(charge, kept, first + SPACING + 600), lease)
+    assert isinstance(outcome, Unknown)
+    assert outcome.after_seconds == pytest.approx(60)
+    assert lease.records == [{"look_up": None}]
 
 
 def test_without_a_customer_the_event_names_the_key(fake: FakeServer) -> None:
