@@ -129,15 +129,11 @@ def _at_sight(row: Row, kinds: Mapping[str, Kind]) -> str | None:
         return "ignored"
     if row.effect_id is None or row.state is None:
         return "not_ours"
-    if row.state is State.EXECUTING or row.kind not in kinds:
+    second = _second(row) is not None
+    if row.state is State.EXECUTING or row.kind not in kinds or (row.state is State.PENDING and not second):
         return _patience(row)
-    if _second(row) is not None:
-        return None
-    if row.state is State.PENDING:
-        return _patience(row)
-    if row.state in FINAL and row.state in _FITS.get(row.type, ()):
-        return "agrees"
-    return None
+    fits = row.state in FINAL and row.state in _FITS.get(row.type, ())
+    return "agrees" if fits and not second else None
 
 
 def _patience(row: Row) -> str:
