@@ -122,6 +122,7 @@ def test_a_description_that_makes_no_sense_plants_nothing(fake: FakeServer, effe
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # the walk is a thousand pages through the SDK
 def test_a_hundred_thousand_payments_are_planted_and_walked_through_in_minutes(own_fake: FakeServer) -> None:
     since, began = int(time.time()) - 20 * DAY_SECONDS, time.monotonic()
     for first in range(0, HUNDRED_THOUSAND, CHUNK):
