@@ -20,7 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from fakes.faults import Fault
 
 _EXTENSION = "fakes.transport"
-DRIP_BYTES = 10
+DRIP_BYTES_MAX = 10
+DRIPS_MIN = 40  # a short answer drips for seconds as well
 DRIP_PAUSE_SECONDS = 0.05
 
 
@@ -103,8 +104,9 @@ class Dripped(Response):
         """Send all of it, slowly."""
         await _start(self, send)
         body = bytes(self.body)
-        for start in range(0, len(body), DRIP_BYTES):
-            await send({"type": "http.response.body", "body": body[start : start + DRIP_BYTES], "more_body": True})
+        size = max(1, min(DRIP_BYTES_MAX, len(body) // DRIPS_MIN))
+        for start in range(0, len(body), size):
+            await send({"type": "http.response.body", "body": body[start : start + size], "more_body": True})
             await asyncio.sleep(DRIP_PAUSE_SECONDS)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
