@@ -7,6 +7,7 @@ on the PaymentIntent, which tells later whose capture took the money.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from service.core.effect import Attempt, Lease
@@ -54,7 +55,7 @@ class StripeCancels(StripeProvider):
         return Unknown("not_canceled", reply.evidence()) if isinstance(result, Next) else result
 
 
-class _OnIntent(StripeAttempt):
+class _OnIntent(StripeAttempt, ABC):
     """One attempt at something that happens to a PaymentIntent at most once."""
 
     def __init__(self, provider: StripeProvider, attempt: Attempt, lease: Lease, intent: str) -> None:
@@ -62,13 +63,13 @@ class _OnIntent(StripeAttempt):
         self.intent = intent
         self.wanted: ExpectedCapture | ExpectedCancel = self.expect()
 
+    @abstractmethod
     def expect(self) -> ExpectedCapture | ExpectedCancel:
         """What the PaymentIntent must say of itself."""
-        raise AssertionError
 
+    @abstractmethod
     def send(self) -> Reply:
         """The call that does it."""
-        raise AssertionError
 
     def run(self) -> Outcome:
         """In doubt, or when the charge is final already, look before anything is sent."""
@@ -82,7 +83,7 @@ class _OnIntent(StripeAttempt):
         if not isinstance(result, Next):
             return result
         looked, seen = self._look()
-        # It can not be done and is not done: another attempt will see clearer.
+        # Stripe says at once "cannot be done" and "is not done": another attempt will see clearer.
         return Unknown("unexpected_status", looked.evidence()) if isinstance(seen, Next) else seen
 
     def _look(self) -> tuple[Reply, Outcome | Next]:

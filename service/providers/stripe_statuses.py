@@ -154,9 +154,9 @@ def _charge(reply: Reply, intent: Mapping[str, Any], expected: Expected) -> Outc
         # We did not ask for a manual capture: money is held and this effect has no way to take it.
         return Contradiction("requires_capture", evidence=reply.evidence())
     if status in AWAITED_SECONDS:
-        return Awaiting(str(status), ref, AWAITED_SECONDS[status], detail=detail, evidence=reply.evidence())
+        return Awaiting(str(status), ref, AWAITED_SECONDS[status], detail=detail, evidence=reply.found())
     if status == "canceled":
-        return Failed("canceled", "the PaymentIntent was canceled", detail=detail, evidence=reply.evidence())
+        return Failed("canceled", "the PaymentIntent was canceled", detail=detail, evidence=reply.found())
     return _unconfirmed(reply, intent)
 
 
@@ -199,7 +199,7 @@ def _capture(  # noqa: PLR0911 - one case a line of the design
     if status == "canceled":
         return Failed("canceled", "the PaymentIntent was canceled", detail=detail, evidence=reply.evidence())
     if status == "processing":
-        return Awaiting("processing", None, AWAITED_SECONDS["processing"], detail=detail, evidence=reply.evidence())
+        return Awaiting("processing", None, AWAITED_SECONDS["processing"], detail=detail, evidence=reply.found())
     if status == "requires_capture" and reply.step in READS:
         return Next.SEND
     return unsettled(reply, "unexpected_status")

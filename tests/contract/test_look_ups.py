@@ -219,8 +219,7 @@ def test_looking_tells_how_the_charge_ended_by_id_and_without(fake: FakeServer, 
     for seen in (again(charge, lease), again(charge, KeptLease())):
         outcome = charges(fake).look_up(seen, seconds=5)
         assert isinstance(outcome, kind)
-        if kind is not Awaiting:
-            assert outcome.evidence["adopted"] is True
+        assert outcome.evidence["adopted"] is True
     assert len(sent(fake, charge.id)) == before
 
 
