@@ -107,7 +107,7 @@ GUARDS = (
 
 ASSUMPTIONS = (
     Removed("keys_kept", "the provider keeps our keys for longer than our horizon", d.REFUND, DONE),
-    Removed("idle_connections_close", "no idle connection outlives the hours between horizon and forgetting", d.REFUND, DONE),
+    Removed("idle_connections_close", "no idle connection outlives the hour between two looks, nor those before the forgetting", d.REFUND, DONE),
     Removed("requests_land_soon", "a request lands within the hour or never", d.REFUND, DONE),
     Removed("exact_look_up", "a look-up finds what was done an hour ago (a charge does not need this)", d.REFUND, ABSENT),
 )  # fmt: skip
