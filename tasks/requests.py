@@ -10,9 +10,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from service.core.money import check_money
+from service.providers import marks
 
 METADATA_KEYS_MAX = 40  # Stripe allows 50; ten are left for ours
-OUR_METADATA = frozenset({"effect_id", "capture_effect_id"})
+OUR_METADATA = frozenset({marks.EFFECT_ID, marks.CAPTURE_EFFECT_ID, marks.DEDUPE})
 """What tells our objects at the provider apart; a caller who wrote it could make one effect look like another."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service.core.errors import DedupeConflict, EffectNotFound, ValidationError
 from service.core.state import State
 from service.store.database import engine
-from tasks import EffectResult, charge, email
+from tasks import EffectResult, cancel, capture, charge, email, refund
 from tests.store.answers import final, waiting
 
 PAY = {"amount": 4200, "currency": "eur", "payment_method": "pm_1"}
@@ -172,3 +172,53 @@ def test_the_receipt_of_a_charge_is_a_letter_with_a_key_of_its_own(books):
     books.accept(plain)
     [attempt] = books.claim(plain.id)
     assert receipt(attempt, Succeeded("pi_2")) == []
+
+
+def test_a_receipt_says_what_was_taken_when_a_capture_took_a_part(books):
+    from service.core.outcome import Succeeded
+    from tasks.payments import receipt
+
+    order = charge.order(
+        None, {**PAY, "receipt_email": "ada@example.test", "capture_method": "manual"}, dedupe_key="part"
+    )
+    books.accept(order)
+    [attempt] = books.claim(order.id)
+    [letter] = receipt(attempt, Succeeded("pi_1", {"amount": 4200, "amount_received": 1000}))
+    assert "10.00 EUR" in letter.request["text"]
+    assert "42.00" not in letter.request["text"]
+
+
+def test_a_charge_and_what_acts_upon_it_join_one_transaction(books):
+    with Session(engine()) as session:
+        first = charge.apply_async(kwargs=PAY, dedupe_key="pay", session=session)
+        money = {"charge": first.id, "amount": 4200, "currency": "eur"}
+        refund.apply_async(kwargs=money, dedupe_key="back", session=session)
+        session.rollback()
+    assert books.count("effects") == 0
+    with Session(engine()) as session, session.begin():
+        first = charge.apply_async(kwargs={**PAY, "capture_method": "manual"}, dedupe_key="pay", session=session)
+        money = {"charge": first.id, "amount": 4200, "currency": "eur"}
+        refund.apply_async(kwargs=money, dedupe_key="back", session=session)
+        capture.apply_async(kwargs=money, dedupe_key="take", session=session)
+        cancel.apply_async(kwargs={"charge": first.id}, dedupe_key="release", session=session)
+    found = books.rows(
+        "select e.kind, concerns, ready_when, lane from effects e join outbox o on o.effect_id = e.id order by 1"
+    )
+    assert [(row["kind"], str(row["concerns"]), row["ready_when"], row["lane"]) for row in found] == [
+        ("cancel", first.id, "authorised", "charge"),
+        ("capture", first.id, "authorised", "charge"),
+        ("charge", "None", None, "charge"),
+        ("refund", first.id, "settled", "charge"),
+    ]
+
+
+def test_a_refund_goes_through_every_door_a_charge_goes_through(books, no_broker):  # noqa: ARG001
+    paid = charge.apply_async(kwargs=PAY, dedupe_key="pay")
+    part = {"charge": paid.id, "amount": 100, "currency": "eur"}
+    refund.delay(dedupe_key="delay", **part)
+    refund.s(**part).set(dedupe_key="s").apply_async()
+    group(refund.si(**part).set(dedupe_key=f"group:{i}") for i in range(2)).apply_async()
+    assert refund.apply_many([{"kwargs": part, "dedupe_key": "many"}])[0].created
+    assert keys(books) == ["delay", "group:0", "group:1", "many", "pay", "s"]
+    with pytest.raises(DedupeConflict):
+        refund.apply_async(kwargs={**part, "amount": 101}, dedupe_key="s")

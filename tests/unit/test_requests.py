@@ -64,6 +64,9 @@ def request_of(task, **changes):
         ("metadata", "k=v"),
         ("off_session", "yes"),
         ("off_session", 1),
+        ("capture_method", "automatic_async"),
+        ("capture_method", None),
+        ("metadata", {"capture_effect_id": "x"}),
         ("card", "x"),
     ],
 )
