@@ -33,7 +33,6 @@ def _moving() -> Iterator[Callable[[str, int], None]]:
         SpinnerColumn(),
         TextColumn("{task.description}"),
         TextColumn("{task.completed:,.0f}"),
-        TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks = {}

@@ -11,8 +11,11 @@ from service.providers.marks import mark_of
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE)
 
-MONEY_TYPES = frozenset(("charge", "payment", "refund", "payment_refund", "refund_failure", "payment_refund_failure"))
-"""Balance lines that an effect of ours can cause; payouts, fees of their own and disputes are another comparison."""
+MONEY_TYPES = frozenset(("charge", "payment", "refund", "payment_refund")) | frozenset(
+    ("refund_failure", "payment_refund_failure", "payment_failure_refund", "payment_reversal")
+)
+"""Balance lines that an effect of ours can cause, and those that undo one; payouts, fees of their own and disputes are
+another comparison."""
 
 
 class Intent(NamedTuple):

@@ -171,9 +171,11 @@ from sums s join taken t on t.intent = s.intent where s.amount > t.amount
 # explains. What a later or earlier window accounts for, and what is not settled yet, is on neither side.
 LEDGER_SUMS = """
 with moved as (
-    select m.created, m.fee, m.currency as account_currency, o.id as own, o.state, o.counted,
-           case when m.type in ('charge', 'payment') then m.intent else m.source end is distinct from
-               case when o.kind = 'charge' then o.intent else o.ref end as foreign_object,
+    select m.created, m.fee, o.id as own, o.state, o.in_doubt,
+           m.type not in ('charge', 'payment', 'refund', 'payment_refund') as reversal, o.counted,
+           -- Not the object that the effect holds; one that holds none yet (its answer was lost) may still find it.
+           case when m.type in ('charge', 'payment') then m.intent <> o.intent else m.source <> o.ref end
+               is true as foreign_object,
            -- A line in another currency than its source was converted on the way into the account.
            case when m.currency = m.source_currency then m.amount else m.source_amount end as amount,
            m.source_currency as currency
@@ -186,8 +188,9 @@ with moved as (
         limit 1) o on true
 ), theirs as (
     select currency, sum(amount) as amount, sum(fee) as fees from moved
-    where case when state = 'succeeded' and not foreign_object then counted
-               when own is null or foreign_object or state = 'failed' then created >= :since and created < :until
+    where case when state = 'succeeded' and not foreign_object and not reversal then counted
+               when reversal or own is null or foreign_object or state in ('succeeded', 'failed')
+                   or (state = 'pending' and not in_doubt) then created >= :since and created < :until
                else false end
     group by currency
 ), ours as (

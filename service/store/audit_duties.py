@@ -196,13 +196,20 @@ from missed
 
 CONTRADICTION = Check(
     "late_contradiction",
-    "an answer that came late says the opposite of what was settled",
+    "what came late says the opposite of what was settled",
     f"""
-select {OF_OWN}, f.at, jsonb_build_object('state', o.state, 'answer', f.evidence ->> 'answer',
-                                           'attempt', f.attempt) as detail
-from own o join facts f on f.effect = o.id and f.fact = 'late_answer'
-where o.state in ('succeeded', 'failed') and f.evidence ->> 'answer' in ('succeeded', 'failed')
-  and f.evidence ->> 'answer' <> o.state and (o.counted or (f.at >= :since and f.at < :until))
+with said as (
+    select f.effect, f.at, jsonb_build_object('answer', f.evidence ->> 'answer', 'attempt', f.attempt) as detail,
+           f.evidence ->> 'answer' as answer
+    from facts f where f.fact = 'late_answer' and f.evidence ->> 'answer' in ('succeeded', 'failed')
+    union all  -- a refund that was said to have succeeded may fail for days (Stripe: Refunds)
+    select e.effect, e.created, jsonb_build_object('event', e.id, 'type', e.type), 'failed' from seen_events e
+    where e.type = 'refund.failed'
+)
+select {OF_OWN}, s.at, jsonb_build_object('state', o.state) || s.detail as detail
+from own o join said s on s.effect = o.id
+where o.state in ('succeeded', 'failed') and s.answer <> o.state
+  and (o.counted or (s.at >= :since and s.at < :until))
 """,
 )
 

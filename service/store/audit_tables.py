@@ -66,7 +66,7 @@ from effects e where e.id in (
     union select id from effects where id >= cast(:first_id as uuid) and id < cast(:last_id as uuid)
     union select effect_id from outbox
     union select effect from seen_intents union select effect from seen_refunds union select effect from seen_movements
-    union select effect from seen_letters
+    union select effect from seen_events union select effect from seen_letters
     union select id from effects where provider = 'stripe' and provider_ref in (
         select id from seen_intents union select intent from seen_refunds union select intent from seen_movements
         union select id from seen_refunds))

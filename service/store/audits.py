@@ -42,7 +42,7 @@ insert into audits (since, until, actor) values (:since, :until, :actor) returni
 # A window that leaves a gap behind the last cursor does not move it: what lies in the gap is still to be looked at.
 _FINISH = text("""
 update audits set finished_at = clock_timestamp(), counts = cast(:counts as jsonb) || jsonb_build_object('cursor',
-    case when :cursor is null or since <= cast(:cursor as timestamptz)
+    case when cast(:cursor as timestamptz) is null or since <= cast(:cursor as timestamptz)
          then greatest(until, cast(:cursor as timestamptz)) else cast(:cursor as timestamptz) end)
 where id = :id
 """)
