@@ -223,6 +223,16 @@ def test_another_charges_intent_is_a_contradiction_and_nothing_is_taken(fake: Fa
     assert sent(fake, capture.id) == []
 
 
+@pytest.mark.parametrize("kind", ["capture", "cancel"])
+def test_the_hold_of_an_adopted_charge_bears_the_mark_of_an_earlier_life(
+    fake: FakeServer, capture: Attempt, cancel: Attempt, kind: str
+) -> None:
+    attempt = capture if kind == "capture" else cancel
+    assert attempt.concerned
+    adopted = replace(attempt.concerned, id="another", mark=attempt.concerned.id)
+    assert isinstance(perform(fake, replace(attempt, concerned=adopted)), Succeeded)
+
+
 def test_looking_sends_nothing_and_tells_what_was_done(fake: FakeServer, capture: Attempt, cancel: Attempt) -> None:
     assert (word(look(fake, capture)), word(look(fake, cancel))) == ("not_captured", "not_canceled")
     assert sent(fake, capture.id) + sent(fake, cancel.id) == []
