@@ -52,9 +52,9 @@ class Sentry:
             if monotonic() < self._said_at + AGAIN_SECONDS:
                 return
             with statement() as connection:
-                first = incarnation.quarantine(connection, closed.reason)
+                incarnation.quarantine(connection, closed.reason)
             level = log.error if self._said_at == float("-inf") else log.warning
-            level("quarantined", reason=closed.reason, first=first, fix="counterfoil recover")
+            level("quarantined", reason=closed.message)
             self._said_at = monotonic()
 
 

@@ -207,12 +207,8 @@ def claim(
     given = {**_limits(limits), **seen.parameters(), "ids": list(ids), "actor": actor, "kind": kind}
     gate, *_ = rows = connection.execute(_CLAIM, given).all()
     if not gate.open:
-        if gate.life is None and incarnation.begin(connection, seen, actor=actor):
-            return claim(connection, ids, limits, actor=actor, kind=kind, watermark=watermark)
-        standing = incarnation.look(connection, seen)
-        if standing.open:  # another process has begun or released it in this moment; the rows come due again
-            return []
-        raise Quarantined(str(standing.reason))
+        _open(connection, seen, actor)
+        gate, *_ = rows = connection.execute(_CLAIM, given).all()
     claimed = [row for row in rows if row.id is not None]
     if claimed and watermark:
         last = claimed[-1]
@@ -221,6 +217,14 @@ def claim(
         orphans.adopted(connection, adopted, actor=actor)
     # A lost lease reads as `unknown`: that attempt may have sent.
     return [_attempt(row, State.UNKNOWN if row.prior == State.EXECUTING else State(row.prior)) for row in claimed]
+
+
+def _open(connection: Connection, seen: Seen, actor: str) -> None:
+    """The gate was closed: begin the first life of a new database, or raise Quarantined."""
+    incarnation.begin(connection, seen, actor=actor)
+    standing = incarnation.look(connection, seen)
+    if not standing.open:
+        raise Quarantined(str(standing.reason))
 
 
 def park_spent(connection: Connection, ids: Sequence[str], limits: Limits, *, actor: str) -> list[str]:

@@ -54,10 +54,21 @@ def _no_recovery_point(module: ModuleType) -> None:
     module._Charge.run = run_afresh
 
 
+def _no_gate(module: ModuleType) -> None:
+    """Whatever the database says of its life, it may send."""
+    standing = module.Standing
+    module.look = lambda *_: standing(open=True)  # type: ignore[attr-defined]
+    for name in ("GATE", "LIFE"):
+        gate = str(getattr(module, name))
+        assert " is true as open" in gate
+        setattr(module, name, gate.replace(" is true as open", " is not null or true as open"))
+
+
 _CONTROLS: dict[str, tuple[str, Callable[[ModuleType], None]]] = {
     "random_key": ("service.providers.charges", _random_key),
     "no_fence": ("service.store.attempts", _no_fence),
     "delete_on_publish": ("service.store.outbox", _delete_on_publish),
+    "no_gate": ("service.store.incarnation", _no_gate),
     "no_recovery_point": ("service.providers.charges", _no_recovery_point),
 }
 
