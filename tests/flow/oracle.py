@@ -18,7 +18,8 @@ Ask = Callable[[str], dict[str, Any]]
 Row = dict[str, Any]
 
 FINAL = ("succeeded", "failed")
-_STEPS = {"create", "confirm", "send"}
+_STEPS = {"create", "confirm", "refund", "capture", "cancel", "send"}
+_MONEY_KINDS = {"charge", "refund", "capture"}
 _FACT_OF_STATE = {
     "unknown": {"unknown", "leased_out", "late_answer", "deferred"},
     "awaiting": {"awaiting", "deferred", "verified"},
@@ -68,7 +69,7 @@ class Oracle:
         seen = books or self.books()
         return [
             sentence
-            for look in (_once, _visible, _caused, _true, _one_key, _duty, _explained, _receipts)
+            for look in (_once, _visible, _caused, _true, _ordered, _one_key, _duty, _explained, _receipts)
             for sentence in look(seen)
             if not (sentence.startswith("I2") and any(effect in sentence for effect in unfinished))
         ]
@@ -87,10 +88,11 @@ class Oracle:
             for row in ask("requests")["requests"]
             if row["seq"] > before
         ]
-        money = [row for row in self._stripe("ledger")["money"] if row["seq"] > self._money_before]
+        moved = [row for row in self._stripe("ledger")["money"] if row["seq"] > self._money_before]
+        money = [row for row in moved if row["kind"] in _MONEY_KINDS]  # a refund that failed is nobody's effect
         letters = [row for row in self._mail("mailbox")["mail"] if row["seq"] > self._letters_before]
         books = Books(effects, outbox, journal, money, letters, asked)
-        books.money_of = _grouped(money, lambda row: str(row["metadata"].get("effect_id")))
+        books.money_of = _grouped(money, _money_effect)
         books.letters_of = _grouped(letters, _letter_effect)
         return books
 
@@ -104,6 +106,11 @@ def _grouped(rows: list[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]
     for row in rows:
         groups[key(row)].append(row)
     return groups
+
+
+def _money_effect(row: Row) -> str:
+    """A capture leaves its own mark beside the charge's."""
+    return str(row["metadata"].get("capture_effect_id" if row["kind"] == "capture" else "effect_id"))
 
 
 def _letter_effect(letter: Row) -> str:
@@ -121,6 +128,10 @@ def _once(books: Books) -> Iterator[str]:
         for row in rows if effect else ():
             if effect and (row["amount"], row["currency"]) != (effect["amount"], effect["currency"]):
                 yield f"I1 {effect_id} was charged {row['amount']} {row['currency']}, not what was asked"
+    taken = Counter(row["payment_intent"] for row in books.money if row["kind"] != "refund")
+    for intent, times in taken.items():
+        if times > 1:
+            yield f"I1 the money of {intent} was taken {times} times"
     keyed = Counter((_letter_effect(x), x["recipient"]) for x in books.letters if x["via"] == "resend")
     for (effect_id, _), times in keyed.items():
         if times > 1:
@@ -139,17 +150,30 @@ def _visible(books: Books) -> Iterator[str]:
 
 def _caused(books: Books) -> Iterator[str]:
     """I3 nothing exists at a provider without an effect of its kind."""
-    for kind, groups in (("charge", books.money_of), ("email", books.letters_of)):
-        for effect_id in groups:
+    for groups, kind_of in ((books.money_of, lambda row: row["kind"]), (books.letters_of, lambda _: "email")):
+        for effect_id, rows in groups.items():
             effect = books.effects.get(effect_id)
-            if effect is None or effect["kind"] != kind:
-                yield f"I3 the provider has a {kind} of {effect_id}, which is no such effect"
+            for kind in {kind_of(row) for row in rows}:
+                if effect is None or effect["kind"] != kind:
+                    yield f"I3 the provider has a {kind} of {effect_id}, which is no such effect"
+
+
+def _there(books: Books, effect_id: str, effect: Row) -> list[Row]:
+    """What the provider has of an effect; a charge that only held the money has what was captured of it."""
+    if effect["kind"] == "email":
+        return books.letters_of.get(effect_id, [])
+    captured = [row for row in books.money if row["kind"] == "capture" and row["metadata"]["effect_id"] == effect_id]
+    return books.money_of.get(effect_id, []) + captured
 
 
 def _true(books: Books) -> Iterator[str]:
-    """I5 succeeded: the provider has it. failed, or never claimed: it does not."""
+    """I5 succeeded: the provider has it. failed, or never claimed: it does not. A cancel leaves the charge without."""
     for effect_id, effect in books.effects.items():
-        there = (books.money_of if effect["kind"] == "charge" else books.letters_of).get(effect_id, [])
+        if effect["kind"] == "cancel":
+            if effect["state"] == "succeeded" and _there(books, str(effect["concerns"]), {"kind": "charge"}):
+                yield f"I5 {effect_id} is succeeded and the money of its charge was taken"
+            continue
+        there = _there(books, effect_id, effect)
         if effect["state"] == "succeeded" and not there:
             yield f"I5 {effect_id} is succeeded and the provider does not have it"
         if effect["state"] == "failed" and there:
@@ -162,6 +186,20 @@ def _true(books: Books) -> Iterator[str]:
             and not (effect["outcome"] or {}).get("possible_duplicate")
         ):
             yield f"I5 {effect_id} has {len(there)} copies and does not say so"
+
+
+def _ordered(books: Books) -> Iterator[str]:
+    """Never a refund before its charge has ended, and none at the provider unless it has succeeded."""
+    for effect_id, effect in books.effects.items():
+        if effect["kind"] != "refund":
+            continue
+        charge = str(effect["concerns"])
+        ended = [x["at"] for x in books.journal[charge] if x["fact"] in FINAL or x["evidence"].get("answer") in FINAL]
+        begun = [x["at"] for x in books.journal[effect_id] if x["fact"] == "claimed"]
+        if begun and (not ended or begun[0] < ended[0]):
+            yield f"I5 {effect_id} was begun before its charge {charge} had ended"
+        if books.money_of.get(effect_id) and books.effects[charge]["state"] != "succeeded":
+            yield f"I5 {effect_id} gave back what {charge} never took"
 
 
 def _one_key(books: Books) -> Iterator[str]:
@@ -181,7 +219,8 @@ def _one_key(books: Books) -> Iterator[str]:
 
 
 def _step_of(row: Row) -> str:
-    return "send" if row["path"] == "/emails" else "confirm" if row["path"].endswith("/confirm") else "create"
+    last = row["path"].rpartition("/")[2]
+    return {"emails": "send", "refunds": "refund"}.get(last, last if last in _STEPS else "create")
 
 
 def _duty(books: Books) -> Iterator[str]:
