@@ -7,8 +7,8 @@ import asyncio
 from pathlib import Path
 from typing import get_args
 
-from fakes.mutants import MUTANTS
-from fakes.profiles import PROFILES, Habits, Orphans
+from fakes.house.mutants import MUTANTS
+from fakes.house.profiles import PROFILES, Habits, Orphans
 
 MILLISECONDS = 1000
 
@@ -33,14 +33,14 @@ def main() -> None:
     given = parser.parse_args()
     habits = Habits(given.latency_ms / MILLISECONDS, given.profile, given.orphans, given.mutant)
     if given.fake == "stripe":
-        from fakes import stripe_server
+        from fakes.stripe import server as stripe_server
 
         serving = stripe_server.serve(
             given.state, given.port, given.admin_port, habits, strict_accounts=given.strict_accounts
         )
         asyncio.run(serving)
     else:
-        from fakes import mail as mail_server
+        from fakes.mail import server as mail_server
 
         ports = mail_server.Ports(given.smtp_port, given.http_port, given.admin_port)
         asyncio.run(mail_server.serve(given.state, ports, habits))

@@ -1,7 +1,7 @@
 """A deliberately wrong provider turns this suite red: each mutant of the fakes fails at least the rows named here.
 
 If a row stayed green with its mutant, the suite would be blind to what the mutant does wrong, and green with the honest
-fake would mean nothing (fakes/mutants.py says what each of them forgets).
+fake would mean nothing (fakes/house/mutants.py says what each of them forgets).
 """
 
 from __future__ import annotations
