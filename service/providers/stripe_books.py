@@ -23,6 +23,8 @@ from service.providers.stripe_rows import Intent, Movement, Refund, Row, SeenEve
 from service.settings import Settings
 
 QUEUED_PAGES_MAX = 8  # a page is a hundred objects: enough that no reader waits for the database, and no memory
+# A long window is read in slices, so that neither side walks through a month to find its next page.
+SLICE_SECONDS = 6 * 3600
 QUEUE_SECONDS = 0.5  # how soon a reader notices that nobody listens any more
 
 
@@ -68,16 +70,17 @@ def scan(api: StripeApi, since: datetime, until: datetime, *, seconds: float) ->
 
     Raises DependencyUnavailable.
     """
-    created = {"gte": int(since.timestamp()), "lt": int(until.timestamp()) + 1}
+    slices = _slices(int(since.timestamp()), int(until.timestamp()) + 1)
     room: Queue[Batch | Exception | None] = Queue(QUEUED_PAGES_MAX)
     over = threading.Event()
 
     def read(shelf: Shelf) -> None:
         try:
-            for page in pages(api, shelf.path, {**shelf.params, "created": created}, seconds=seconds):
-                rows = [row for thing in page if (row := shelf.read(thing)) is not None]
-                if not _put(room, (shelf.row, rows), over):
-                    return
+            for created in slices:
+                for page in pages(api, shelf.path, {**shelf.params, "created": created}, seconds=seconds):
+                    rows = [row for thing in page if (row := shelf.read(thing)) is not None]
+                    if not _put(room, (shelf.row, rows), over):
+                        return
         except Exception as error:  # noqa: BLE001 - carried to the thread that asked, and raised there
             _put(room, error, over)
         finally:
@@ -92,6 +95,12 @@ def scan(api: StripeApi, since: datetime, until: datetime, *, seconds: float) ->
         over.set()
         for reader in readers:
             reader.join()
+
+
+def _slices(first: int, end: int) -> list[dict[str, int]]:
+    """The window as `created` conditions, newest first like each list."""
+    begins = range(first, end, SLICE_SECONDS)
+    return [{"gte": begin, "lt": min(begin + SLICE_SECONDS, end)} for begin in reversed(begins)]
 
 
 def _put(room: Queue[Batch | Exception | None], thing: Batch | Exception | None, over: threading.Event) -> bool:

@@ -34,14 +34,15 @@ with sent as (
     select e.effect, e.key, e.created, o.amount, o.currency, o.ref, o.concerns,
            case e.type when 'payment_intent.created' then 'create' when 'refund.created' then 'refund'
                        else 'confirm' end as step,
-           cast(substring(lower(e.key) from '^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):') as uuid) as by
+           split_part(lower(e.key), ':', 1) as by
     from seen_events e join own o on o.id = e.effect
     where e.key is not null and e.created >= :since and e.created < :until
 ), doubtful as (
     select effect, step, array_agg(distinct key) as keys, max(created) as at from sent s
-    where by is null or by = effect or not exists (select from own d where d.id = s.by and d.concerns = s.effect)
+    where by = cast(effect as text)
+       or not exists (select from own d where d.concerns = s.effect and cast(d.id as text) = s.by)
     group by effect, step
-    having count(distinct key) > 1 or bool_or(by is distinct from effect)
+    having count(distinct key) > 1 or bool_or(by <> cast(effect as text))
 )
 select cast(d.effect as text) || ' ' || d.step as subject, d.effect as effect_id, 'stripe' as provider,
        o.ref as provider_ref, o.amount, o.currency, d.at,
