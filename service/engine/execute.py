@@ -33,7 +33,7 @@ from service.engine.settle import settle
 from service.engine.settlement import settlement
 from service.providers.ports import Provider
 from service.settings import Settings
-from service.store import attempts, links
+from service.store import attempts, links, recovery
 from service.store.attempts import Limits, Settlement
 from service.store.database import SchemaRefused, statement
 from service.telemetry.context import bound
@@ -119,6 +119,8 @@ class Executor:
                 if len(claimed) < len(ids):
                     attempts.park_spent(connection, ids, self._limits, actor=self._actor)
                     links.hold_back(connection, ids, seconds=WAITS_SECONDS)
+                    if unknown := recovery.strangers(connection, ids):
+                        log.warning("unknown_effects", count=unknown)
             return asked_at, claimed
 
         until = monotonic() + CLAIM_PATIENCE_SECONDS

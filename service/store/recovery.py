@@ -57,7 +57,8 @@ with chosen as (
     where o.effect_id = d.id and o.road = 'published'
 ), facts as (
     insert into journal (effect_id, fact, attempt, actor, evidence)
-    select id, 'recovered', attempt, :actor, jsonb_build_object('was', was) from doubted
+    select id, 'leased_out', attempt - :step, :actor, '{{}}'::jsonb from doubted where was = 'executing'
+    union all select id, 'recovered', attempt, :actor, jsonb_build_object('was', was) from doubted
 )
 select count(*) from doubted
 """)
@@ -77,6 +78,11 @@ with pointed as (
 )
 insert into journal (effect_id, fact, attempt, actor, evidence)
 select id, 'recovered', attempt, :actor, jsonb_build_object(cast(:name as text), cast(:ref as text)) from pointed
+""")
+
+_STRANGERS = text("""
+select count(*) from unnest(cast(:ids as uuid[])) as asked (id)
+where not exists (select 1 from effects e where e.id = asked.id)
 """)
 
 
@@ -126,3 +132,8 @@ def point(connection: Connection, effect_id: str, *, name: str, ref: str, actor:
     """Let an unsettled effect know its object at the provider: its next attempt looks, and sends nothing blindly."""
     given = {"id": effect_id, "name": name, "ref": ref, "actor": actor}
     return connection.execute(_POINT, given).rowcount == 1
+
+
+def strangers(connection: Connection, ids: Sequence[str]) -> int:
+    """How many of a message's ids are no effects of ours: it was published in a life that was lost, or is forged."""
+    return int(connection.execute(_STRANGERS, {"ids": list(ids)}).scalar_one())

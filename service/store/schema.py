@@ -11,8 +11,8 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from service.core.errors import SetupError
 from service import settings
+from service.core.errors import SetupError
 from service.store import incarnation
 from service.store.database import reachable, statement
 from service.store.watermark import Watermark

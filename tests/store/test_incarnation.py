@@ -231,6 +231,16 @@ def test_a_relay_sends_again_when_the_database_was_released(books, tmp_path, mon
     assert relay.run_once().taken == 2
 
 
+def test_a_message_from_a_life_that_was_lost_is_dropped_with_a_line(books, tmp_path):
+    [effect_id] = books.accept()
+    provider = ScriptedProvider()
+    with structlog.testing.capture_logs() as said:
+        executor = Executor(Settings(state_dir=tmp_path), actor="worker")
+        report = executor.run(Kind("charge", provider=lambda: provider), [effect_id, order().id, order().id])
+    assert (report.asked, report.claimed) == (3, 1)
+    assert [line["count"] for line in said if line["event"] == "unknown_effects"] == [2]
+
+
 # --- the watermark -------------------------------------------------------------------------------------------------
 
 
