@@ -45,13 +45,8 @@ def _delete_on_publish(module: ModuleType) -> None:
 def _no_recovery_point(module: ModuleType) -> None:
     """W11: forget the PaymentIntent, and with a new key for each try make another one."""
     _random_key(module)
-    run = module._Charge.run
-
-    def run_afresh(self: Any) -> Any:
-        self._attempt.progress.clear()
-        return run(self)
-
-    module._Charge.run = run_afresh
+    noted = module.StripeAttempt.noted
+    module.StripeAttempt.noted = lambda self, name: None if name == "payment_intent" else noted(self, name)
 
 
 def _no_gate(module: ModuleType) -> None:
@@ -65,11 +60,11 @@ def _no_gate(module: ModuleType) -> None:
 
 
 _CONTROLS: dict[str, tuple[str, Callable[[ModuleType], None]]] = {
-    "random_key": ("service.providers.charges", _random_key),
+    "random_key": ("service.providers.stripe_attempt", _random_key),
     "no_fence": ("service.store.attempts", _no_fence),
     "delete_on_publish": ("service.store.outbox", _delete_on_publish),
     "no_gate": ("service.store.incarnation", _no_gate),
-    "no_recovery_point": ("service.providers.charges", _no_recovery_point),
+    "no_recovery_point": ("service.providers.stripe_attempt", _no_recovery_point),
 }
 
 
