@@ -27,8 +27,7 @@ def signed(body: bytes = BODY, secret: str = SECRET, at: int = NOW) -> str:
 def accepted(header: str | None, body: bytes = BODY, secrets: tuple[str, ...] = (SECRET,), now: float = NOW) -> bool:
     try:
         verify(header, body, secrets, now=now)
-    except BadSignature as error:
-        assert secrets[0] not in str(error)
+    except BadSignature:
         return False
     return True
 
@@ -64,8 +63,10 @@ def test_we_and_the_sdk_agree_about_any_bytes(body, secret):
         ("nine signatures", f"t={NOW}" + ",v1=0" * 9),
     ],
 )
-def test_whatever_is_not_signed_by_us_is_refused(name, header):
-    assert not accepted(header), name
+def test_whatever_is_not_signed_by_us_is_refused_without_telling_the_secret(name, header):
+    with pytest.raises(BadSignature) as refused:
+        verify(header, BODY, (SECRET,), now=NOW)
+    assert SECRET not in str(refused.value), name
 
 
 @pytest.mark.parametrize("apart", [-301, 301, 86_400, -86_400])
