@@ -7,6 +7,7 @@ sent, or absence is on record. Everything is one commit, guarded by the state an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -14,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from service import settings
 from service.core.effect import Order
 from service.core.errors import ValidationError
 from service.core.outcome import Absent, Awaiting, Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
@@ -28,6 +30,9 @@ from service.store.database import transaction
 
 RESOLVABLE = (State.UNKNOWN, State.PARKED)
 TEXT_LENGTH_MAX = 2_000  # a sentence and a link; more belongs into the incident
+# What was sent last may still land after a look that found nothing, and then "failed" would be untrue for ever (I5):
+# searches lag up to an hour (Stripe: Search), and an attempt sends only while its lease lasts.
+QUIET_SECONDS = 3600.0
 # How an attempt that has proven absence says so when its effect is parked.
 ABSENT_REASONS = frozenset({"absent"})
 
@@ -108,9 +113,11 @@ def resolve(kind: Kind, effect_id: str, wish: Wish, *, actor: str, seconds: floa
     refusal = _unfit(stands, wish)
     if refusal:
         return case.word(Ending.REFUSED, refusal)
+    with transaction() as connection:
+        quiet = verdicts.quiet_seconds(connection, effect_id)  # before the look, so that the look comes after it
     asked = ask(case.provider, stands.attempt, seconds=seconds, intent=_intent(wish))
     case = replace(case, outcome=asked)
-    objection = objects(wish, stands.ref, asked)
+    objection = objects(wish, stands.ref, asked) or _too_soon(stands, wish, asked, quiet)
     if objection and not wish.against_provider:
         return case.word(Ending.NO_ANSWER if isinstance(asked, Deferred) else Ending.REFUSED, objection)
     return _write(case, objection)
@@ -158,6 +165,16 @@ def objects(wish: Wish, ref: str | None, outcome: Outcome) -> str | None:
         case Succeeded() | Failed() | Awaiting():
             return _against_outcome(wish, outcome)
     return _against_silence(wish, ref, outcome)
+
+
+def _too_soon(stands: Standing, wish: Wish, outcome: Outcome, quiet: float) -> str | None:
+    """Silence proves nothing about what is still on its way: a person may not say "failed" to it yet."""
+    if wish.as_ is not As.FAILED or isinstance(outcome, Failed) or _provably_not_done(stands):
+        return None
+    left = QUIET_SECONDS + settings.load().lease - quiet
+    if left <= 0:
+        return None
+    return f"what was sent last may still land; look again in {math.ceil(left / 60)} min"
 
 
 def _against_outcome(wish: Wish, outcome: Succeeded | Failed | Awaiting) -> str | None:

@@ -6,6 +6,7 @@ Every write is guarded by the attempt and the state that were looked at; no row 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,10 +40,18 @@ with adopted as (
 select 1 from adopted
 """)
 
+# Seconds since the last attempt began; an attempt sends before its lease is over, never after.
+_QUIET = text("""
+select extract(epoch from clock_timestamp() - max(at))::float8 from journal
+where effect_id = cast(:id as uuid) and fact = 'claimed'
+""")
+
+# What was noted of the doubt is over with it: a later one is about another send, and counts its own misses and copies.
 _RELEASE = text("""
 with released as (
     update effects set state = 'pending', in_doubt = false, lease_until = null, not_before = null,
-        budget_from = attempt, patience_from = now()
+        budget_from = attempt, patience_from = now(),
+        progress = progress - array['unanswered', 'missed_at_age_seconds', 'stored_500', 'look_up']
     where id = cast(:id as uuid) and attempt = :attempt and state in ('unknown', 'parked')
     returning id
 ), due as (
@@ -85,6 +94,12 @@ def adopt(connection: Connection, effect_id: str, *, attempt: int, intent: str, 
     """Record a PaymentIntent that a hint named and the provider confirmed as ours; False when it is too late."""
     parameters = {"id": effect_id, "attempt": attempt, "intent": intent, "actor": actor}
     return connection.execute(_ADOPT, parameters).one_or_none() is not None
+
+
+def quiet_seconds(connection: Connection, effect_id: str) -> float:
+    """For how long no attempt has begun; for ever when none ever has."""
+    found = connection.execute(_QUIET, {"id": effect_id}).scalar_one()
+    return math.inf if found is None else float(found)
 
 
 def release(connection: Connection, effect_id: str, *, attempt: int) -> bool:

@@ -99,3 +99,11 @@ def verified(books: Books, effect_id: str) -> dict[str, Any]:
 
 def open_breaks(books: Books) -> list[tuple[str, str]]:
     return [(r["class"], r["subject"]) for r in books.rows("select * from breaks where closed_at is null order by id")]
+
+
+def quiet(books: Books, effect_id: str, hours: float = 2.0) -> str:
+    """As if the last attempt had begun `hours` ago; the journal's guard steps aside for the time machine."""
+    books.run("alter table journal disable trigger user")
+    books.run("update journal set at = at - %s * interval '1 hour' where effect_id = %s", hours, effect_id)
+    books.run("alter table journal enable trigger user")
+    return effect_id

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from service.core.errors import EffectNotFound, ValidationError
 from service.core.outcome import Absent, Awaiting, Contradiction, Deferred, Failed, Succeeded, Unknown
 from service.core.state import State
 from service.engine.resolve import As, Ending, Wish, objects, resolve
-from tests.store.asked import AskedProvider, kind_of, made, open_breaks
+from tests.store.asked import AskedProvider, kind_of, made, open_breaks, quiet
 from tests.store.books import order
 
 YES = Succeeded("pi_1", {"charge": "ch_1"})
@@ -52,10 +53,29 @@ def test_a_person_may_say_that_it_succeeded_and_its_receipt_follows_in_the_same_
 
 @pytest.mark.parametrize("state", [State.UNKNOWN, State.PARKED])
 def test_a_person_may_say_that_it_failed(books, state):
-    effect_id = made(books, state)
+    effect_id = quiet(books, made(books, state))
     assert resolved(effect_id, wish(As.FAILED)).state is State.FAILED
     assert books.effect(effect_id)["outcome"]["code"] == "resolved_as_failed"
     assert books.count("effects") == 1
+
+
+@pytest.mark.parametrize("reason", ["not_found", "not_confirmed", "cannot_be_asked"])
+def test_i5_nobody_may_call_it_failed_while_the_last_request_may_still_land(books, reason):
+    effect_id = made(books, State.UNKNOWN)
+    said = resolved(effect_id, wish(As.FAILED), says=Unknown(reason))
+    assert (said.ending, said.state) == (Ending.REFUSED, State.UNKNOWN)
+    assert "may still land; look again in" in said.why
+    insisted = resolved(effect_id, wish(As.FAILED, against_provider=True), says=Unknown(reason))
+    assert insisted.state is State.FAILED
+    assert [row[0] for row in open_breaks(books)] == ["against_provider"]
+
+
+def test_what_was_noted_of_an_old_doubt_does_not_park_a_letter_that_is_sent_anew(books):
+    effect_id = made(books, State.PARKED, reason=ABSENT)
+    noted = {"unanswered": 1, "missed_at_age_seconds": 80000.0, "payment_intent": "pi_1"}
+    books.run("update effects set progress = %s where id = %s", Jsonb(noted), effect_id)
+    resolved(effect_id, wish(As.PENDING))
+    assert books.effect(effect_id)["progress"] == {"payment_intent": "pi_1"}
 
 
 def test_without_a_reference_none_is_stored(books):
@@ -209,7 +229,7 @@ def test_a_replay_meanwhile_wins_as_well(books):
 
 
 def test_two_people_settle_it_once(books):
-    effect_id = made(books, State.PARKED)
+    effect_id = quiet(books, made(books, State.PARKED))
     first = resolved(effect_id, wish(), meanwhile=lambda: resolved(effect_id, wish(As.FAILED)))
     assert (first.ending, books.effect(effect_id)["state"]) == (Ending.REFUSED, "failed")
     assert books.count("effects") == 1
