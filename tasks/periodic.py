@@ -5,6 +5,8 @@ from __future__ import annotations
 import structlog
 
 from service import settings
+from service.core.errors import DependencyUnavailable, SettingsError, ValidationError
+from service.engine import audit as auditing
 from service.engine import inbox
 from service.store import outbox
 from service.store.database import statement
@@ -14,6 +16,7 @@ from tasks.kinds import KINDS
 
 WATCH_SECONDS = 60.0
 INBOX_SECONDS = 10.0  # the nudge has done most of it within a second; this is for what no attempt will touch
+AUDIT_SECONDS = 3600.0  # each goes on where the last one ended; what is younger than an hour waits for the next
 LATE_SECONDS = 900.0  # a provider that has refused for this long (a wrong key, an outage) is somebody's business
 
 log = structlog.get_logger(__name__)
@@ -47,6 +50,22 @@ def look_into_inbox() -> None:
         log.info("inbox", **found)
 
 
+@app.task(name="audit")
+def audit() -> None:
+    """Compare our books with the provider's since the last audit; one warning for each class of break."""
+    try:
+        report = auditing.run(settings.load(), auditing.Wish(), actor=actor())
+    except ValidationError as error:  # another one is at work, or nothing is old enough yet
+        log.info("not_audited", reason=str(error))
+    except (SettingsError, DependencyUnavailable) as error:
+        log.warning("not_audited", reason=str(error))
+    else:
+        for name, count in report.breaks.items():
+            if count:
+                log.warning("audit_break", break_class=name, count=count, new=report.new[name], audit=report.audit)
+        log.info("audited", audit=report.audit, effects=report.effects, breaks=report.found)
+
+
 # Set here and not by a signal: registering a task finalizes the app, and the signal is over before anybody listens.
 app.conf.beat_schedule = {
     "watch": {
@@ -59,5 +78,10 @@ app.conf.beat_schedule = {
         "schedule": INBOX_SECONDS,
         # Late is as good as never: the next run looks at the same rows.
         "options": {"queue": "periodic", "expires": INBOX_SECONDS},
+    },
+    "audit": {
+        "task": audit.name,
+        "schedule": AUDIT_SECONDS,
+        "options": {"queue": "periodic", "expires": AUDIT_SECONDS},
     },
 }

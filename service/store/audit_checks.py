@@ -180,12 +180,17 @@ with moved as (
            case when m.currency = m.source_currency then m.amount else m.source_amount end as amount,
            m.source_currency as currency
     from seen_movements m
+    -- By the reference we hold, else by the effect that it names: after a restore an effect holds an object that names
+    -- its forgotten predecessor.
     left join lateral (
-        select o.* from own o
-        where case when m.type in ('charge', 'payment') then o.kind = 'charge' else o.kind = 'refund' end
-          and o.id in (select m.effect union select r.id from own r where m.effect is null
-                       and r.intent = m.intent and m.type in ('charge', 'payment') and r.kind = 'charge')
-        limit 1) o on true
+        select r.*, 1 as turn from own r
+        where m.type in ('charge', 'payment') and r.kind = 'charge' and r.intent = m.intent
+        union all
+        select r.*, 1 from own r where m.type not in ('charge', 'payment') and r.kind = 'refund' and r.ref = m.source
+        union all
+        select r.*, 2 from own r
+        where r.id = m.effect and r.kind = case when m.type in ('charge', 'payment') then 'charge' else 'refund' end
+        order by turn limit 1) o on true
 ), theirs as (
     select currency, sum(amount) as amount, sum(fee) as fees from moved
     where case when state = 'succeeded' and not foreign_object and not reversal then counted

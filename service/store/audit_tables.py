@@ -86,6 +86,10 @@ _INTENTS = """
 update own d set intent = c.intent from own c where d.concerns = c.id and d.kind in ('refund', 'capture', 'cancel')
 """
 
+_INDEXES = """
+create index on own (intent); create index on own (ref); create index on own (concerns); analyze own
+"""
+
 _MONEY = """
 create temporary table money as
     select id, effect, received as amount, currency, created, charge from seen_intents where status = 'succeeded'
@@ -187,7 +191,7 @@ def take_own(connection: Connection, window: Window) -> int:
     _each(connection, "analyze own")
     connection.execute(text(_RELATED), asked)
     connection.execute(text(_INTENTS))
-    _each(connection, "create index on own (intent); create index on own (concerns); analyze own")
+    _each(connection, _INDEXES)
     return int(connection.exec_driver_sql("select count(*) from own").scalar_one())
 
 

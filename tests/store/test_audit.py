@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from service.core.errors import DependencyUnavailable, SettingsError, ValidationError
 from service.engine import audit
@@ -155,21 +156,6 @@ def test_money_older_than_the_window_is_asked_for_by_its_id(plot: Plot, settings
     assert all(row["own"] == row["provider"] for row in report.sums)
 
 
-def test_a_refund_that_fails_after_it_was_settled_contradicts_us(plot: Plot, settings: Settings) -> None:
-    wish: dict[str, object] = {}
-    charge = plot.effect(at=hours(5), currency="usd")
-    refund = plot.refund(wish, charge, at=hours(4), amount=1000, currency="usd")
-    plot.object(charge, at=hours(5), currency="usd", **wish)
-    plot.plant()
-    assert run(settings, hours(6)).found == 0
-    ref = plot.books.one("select provider_ref from effects where id = %s", refund)
-    plot.fake.admin(f"refunds/{ref}/finish", {"as": "failed"})
-    plot.books.run("update effects set settled_at = %s where id = %s", hours(40), refund)
-    report = run(settings, hours(6))
-    assert report.breaks["late_contradiction"] == 1
-    assert report.breaks["ledger_drift"] == 1
-
-
 # --- breaks are rows --------------------------------------------------------------------------------------------
 
 
@@ -280,3 +266,35 @@ def test_a_mail_ledger_that_is_not_there_is_said_so(tmp_path: Path) -> None:
         list(mail_books.letters(str(tmp_path / "none")))
     with pytest.raises(DependencyUnavailable, match="does not answer"):
         list(mail_books.letters("http://127.0.0.1:9/letters"))
+
+
+# --- every hour -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("settings")
+def test_the_hourly_task_warns_once_for_each_class_and_is_harmless_twice(plot: Plot) -> None:
+    from tasks import periodic
+
+    missing(plot, at=hours(5))
+    missing(plot, at=hours(4))
+    for fresh in (2, 0):
+        with capture_logs() as lines:
+            periodic.audit()
+        told = {line["break_class"]: line for line in lines if line["event"] == "audit_break"}
+        assert set(told) >= {"missing_at_provider", "ledger_drift"}  # the fake has other tests' objects, too
+        assert (told["missing_at_provider"]["count"], told["missing_at_provider"]["new"]) == (2, fresh)
+        assert all(line["log_level"] == "warning" for line in told.values())
+        assert [line for line in lines if line["event"] == "audited"]
+
+
+@pytest.mark.usefixtures("settings")
+def test_the_hourly_task_says_in_one_line_why_it_did_not_audit(settings_from: Callable[..., Settings]) -> None:
+    from tasks import periodic
+
+    with audits.session(), capture_logs() as lines:
+        periodic.audit()
+    assert [(line["event"], line["log_level"]) for line in lines] == [("not_audited", "info")]
+    settings_from(stripe_api_base="http://127.0.0.1:9")
+    with capture_logs() as lines:
+        periodic.audit()
+    assert [(line["event"], line["log_level"]) for line in lines] == [("not_audited", "warning")]

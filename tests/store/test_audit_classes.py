@@ -51,6 +51,10 @@ def everything(settings: Settings, ledger: Path | None = None) -> Report:
     return audit.run(settings, wish, actor=ACTOR)
 
 
+def within(settings: Settings, since: float, until: float) -> Report:
+    return audit.run(settings, Wish(hours(since), hours(until), 0), actor=ACTOR)
+
+
 def found(report: Report) -> dict[str, set[str]]:
     by_class: Breaks = defaultdict(set)
     with statement() as connection:
@@ -307,3 +311,30 @@ def test_an_empty_ledger_has_no_break(settings: Settings) -> None:
     report = everything(settings)
     assert report.found == 0
     assert report.objects == {}
+
+
+def test_a_refund_that_fails_after_it_was_settled_contradicts_us(plot: Plot, settings: Settings) -> None:
+    wish: dict[str, Any] = {}
+    charge = plot.effect(at=hours(5), currency="usd")
+    refund = plot.refund(wish, charge, at=hours(4), amount=1000, currency="usd")
+    plot.object(charge, at=hours(5), currency="usd", **wish)
+    plot.plant()
+    assert everything(settings).found == 0
+    ref = plot.books.one("select provider_ref from effects where id = %s", refund)
+    plot.fake.admin(f"refunds/{ref}/finish", {"as": "failed"})
+    plot.books.run("update effects set settled_at = %s where id = %s", hours(60), refund)
+    report = everything(settings)
+    assert report.breaks["late_contradiction"] == 1
+    assert report.breaks["ledger_drift"] == 1
+
+
+def test_an_effect_that_adopted_its_forgotten_predecessors_money_agrees(plot: Plot, settings: Settings) -> None:
+    """After a restore: the object names an effect that no longer exists, and another one holds its id."""
+    adopter = plot.effect(at=hours(100), settled_at=hours(2))
+    plot.object(str(uuid7()), at=hours(100), refer=False)
+    [planted] = plot.plant()
+    plot.settled(adopter, planted["payment_intent"])
+    report = within(settings, 4, 0)
+    assert report.found == 0
+    assert [(row["own"], row["provider"]) for row in report.sums] == [(4200, 4200)]
+    assert within(settings, 102, 50).found == 0, "nor is it an orphan of its own day"
