@@ -275,8 +275,8 @@ def test_a_mail_ledger_that_is_not_there_is_said_so(tmp_path: Path) -> None:
 def test_the_hourly_task_warns_once_for_each_class_and_is_harmless_twice(plot: Plot) -> None:
     from tasks import periodic
 
-    missing(plot, at=hours(5))
-    missing(plot, at=hours(4))
+    missing(plot, at=hours(1.6))  # within the overlap of two audits
+    missing(plot, at=hours(1.5))
     for fresh in (2, 0):
         with capture_logs() as lines:
             periodic.audit()
