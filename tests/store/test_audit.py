@@ -16,6 +16,7 @@ from service.engine.audit import Report, Wish
 from service.providers import mail_books
 from service.settings import Settings
 from service.store import audits, breaks
+from service.store.audit_duties import CHECKS
 from service.store.database import statement
 from tests.contract.fake_servers import FakeServer, running
 from tests.store.plot import Plot, hours
@@ -298,3 +299,10 @@ def test_the_hourly_task_says_in_one_line_why_it_did_not_audit(settings_from: Ca
     with capture_logs() as lines:
         periodic.audit()
     assert [(line["event"], line["log_level"]) for line in lines] == [("not_audited", "warning")]
+
+
+def test_the_docs_explain_every_class() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    explained = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert explained == sorted(explained, key=[check.name for check in CHECKS].index)
+    assert set(explained) == {check.name for check in CHECKS}
