@@ -260,9 +260,10 @@ def test_every_change_is_an_event_with_the_key_and_the_id_of_its_request(
     told = []
     for event in sdk(fake).v1.events.list({"limit": 20}).data[::-1]:
         assert event.request is not None
-        assert str(event.request.id).startswith("req_")
         mine, _, step = str(event.request.idempotency_key).partition(":")
-        told += [f"{step} {event.type}"] if mine == effect else []
+        if mine == effect:  # what happens without a request, another test's, carries neither key nor id
+            assert str(event.request.id).startswith("req_")
+            told.append(f"{step} {event.type}")
     assert ", ".join(told) == LIVES[life]
 
 
