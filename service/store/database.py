@@ -12,7 +12,15 @@ from typing import Any, cast
 import psycopg
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    DisconnectionError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+)
 from sqlalchemy.orm import Session
 
 from service import settings
@@ -130,6 +138,11 @@ def reachable() -> Iterator[None]:
         yield
     except UNREACHABLE as error:
         raise DependencyUnavailable(f"Postgres does not answer: {_first_line(error)}") from error
+    except InternalError as error:
+        # A replica before its promotion, or a backup that is still being restored: the primary is away.
+        if isinstance(error.orig, psycopg.errors.ReadOnlySqlTransaction):
+            raise DependencyUnavailable(f"Postgres takes no writes: {_first_line(error)}") from error
+        raise
 
 
 def _first_line(error: DBAPIError) -> str:

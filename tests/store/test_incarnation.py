@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 import structlog
 from psycopg import errors
+from sqlalchemy.exc import InternalError
 
-from service.core.errors import Quarantined, SettingsError
+from service.core.errors import DependencyUnavailable, Quarantined, SettingsError
 from service.engine import quarantine
 from service.engine.execute import Executor
 from service.engine.kind import Kind
 from service.engine.relay import Relay
 from service.settings import Settings
-from service.store import attempts, incarnation
+from service.store import attempts, incarnation, outbox
 from service.store.database import make_engine, statement, transaction
 from service.store.incarnation import NOTHING, Seen
 from service.store.watermark import FILE, RECORD_BYTES, Watermark
@@ -229,6 +230,23 @@ def test_a_relay_sends_again_when_the_database_was_released(books, tmp_path, mon
     assert relay._pause() == Settings().poll, "what is due is no reason to look all the time"
     released()
     assert relay.run_once().taken == 2
+
+
+def test_a_server_that_takes_no_writes_yet_is_an_outage_and_not_a_bug(database):  # noqa: ARG001 - the engine's
+    """A replica before its promotion answers, reads, and refuses to lock or write."""
+
+    def work(before: str, after: str) -> None:
+        with statement() as connection:
+            connection.exec_driver_sql(before)
+            try:
+                outbox.take(connection, 10, 105)
+            finally:
+                connection.exec_driver_sql(after)
+
+    with pytest.raises(DependencyUnavailable, match="takes no writes"):
+        work("set default_transaction_read_only = on", "set default_transaction_read_only = off")
+    with pytest.raises(InternalError):
+        work("do $$ begin raise sqlstate '25P01'; end $$", "")
 
 
 def test_a_message_from_a_life_that_was_lost_is_dropped_with_a_line(books, tmp_path):
