@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SEED ?= $(shell date +%s)
 DEMO_FLAGS ?=
+# Test files run side by side, one process each; JOBS=0 runs all in this one.
+JOBS ?= 2
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
@@ -15,7 +17,7 @@ demo: $(READY) ## watch 200 charges happen exactly once while processes are kill
 
 test: $(READY) ## every test that fits into about ten minutes, with branch coverage of core, store and engine
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(TEST_FLAGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term:skip-covered $(TEST_FLAGS)
 
 check: $(READY) ## format, lint, types, imports, migrations
 	$(BIN)/ruff format --check .

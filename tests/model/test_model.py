@@ -102,7 +102,7 @@ def test_a_charge_is_made_once_even_without(name):
     assert explore(model, {v.DONE: v.properties(d.CHARGE)[v.DONE]}).broken == {}
 
 
-@pytest.mark.parametrize("names", v.TOGETHER, ids=" and ".join)
+@pytest.mark.parametrize("names", v.TOGETHER, ids=lambda names: " and ".join(sorted(names)))
 def test_two_lines_of_a_charge_may_not_be_missing_together(tell, names):
     walk = explore(Protocol(d.CHARGE, SMALL, removed=names), {v.DONE: v.properties(d.CHARGE)[v.DONE]})
     assert v.DONE in walk.broken
