@@ -44,7 +44,8 @@ with pairs as materialized (
 ), closed as (
     update breaks b set closed_at = clock_timestamp(), closed_by = :actor,
         note = coalesce(b.note || '; ', '') || 'adopted by ' || p.id
-    from pairs p where b.class = :class and b.subject = p.ref and b.closed_at is null
+    from pairs p where b.class = :class and b.closed_at is null
+      and b.subject in ('charge ' || p.ref, 'refund ' || p.ref)
 )
 insert into journal (effect_id, fact, attempt, actor, evidence)
 select e.id, 'progressed', e.attempt, :actor, jsonb_build_object('adopted', p.ref)

@@ -11,7 +11,7 @@ import pytest
 from service.core.effect import Policy
 from service.core.errors import ValidationError
 from service.core.state import State
-from service.engine import recover
+from service.engine import audit, recover
 from service.engine.execute import Executor
 from service.engine.kind import Kind
 from service.providers.build import charge_provider
@@ -100,6 +100,9 @@ class House:
             "update incarnations set quarantined_at = quarantined_at - interval '1 hour' where released_at is null"
         )
 
+    def audit(self) -> None:
+        audit.run(self.settings, audit.Wish(LONG_AGO, lag_seconds=0), actor=ACTOR)
+
     def money(self, ids: set[str]) -> list[str]:
         rows = self.stripe.admin("ledger")["money"]
         return [row["metadata"]["effect_id"] for row in rows if row["metadata"].get("effect_id") in ids]
@@ -178,6 +181,7 @@ def test_forgotten_charges_are_found_and_a_repeated_key_goes_on_with_its_money(h
     assert done.found["orphans_with_money"] == planned.found["orphans_with_money"] >= 2
     opened = books.rows("select effect_id, amount from breaks where class = 'orphan_at_provider' and closed_at is null")
     assert {str(row["effect_id"]) for row in opened} >= set(lost)
+    house.audit()
     [late] = books.accept(order("lost:2", request=CARD))
     assert house.run(early, late) == {"succeeded": 2}
     assert sorted(house.money({*lost, early, late})) == sorted(lost), "each charged once, under its old name"
@@ -187,6 +191,19 @@ def test_forgotten_charges_are_found_and_a_repeated_key_goes_on_with_its_money(h
         assert row["progress"]["payment_intent"] == row["provider_ref"]
     assert books.one("select count(*) from breaks where closed_at is null and effect_id = any(%s::uuid[])", lost) == 0
     assert books.one("select count(*) from orphans where adopted_by = any(%s::uuid[])", [early, late]) == 2
+    house.audit()
+    about = books.rows(
+        "select class, subject, detail from breaks where closed_at is null and class = any(%s)"
+        " and (effect_id = any(%s::uuid[]) or subject = any(%s))",
+        ["orphan_at_provider", "missing_at_provider", "amount_mismatch", "duplicate_effect", "stale_key_send"],
+        [early, late, *lost],
+        [early, late],
+    )
+    assert about == [], "an audit agrees with what was adopted"
+    orphan_breaks = (
+        "select count(*) from breaks where class = 'orphan_at_provider' group by provider_ref order by 1 desc"
+    )
+    assert books.rows(orphan_breaks)[0]["count"] == 1, "found by both, it is one break"
 
 
 def test_a_repeated_key_with_another_amount_takes_nothing_and_waits_for_a_person(house, books):
