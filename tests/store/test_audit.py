@@ -24,9 +24,10 @@ from tests.store.plot import Plot, hours
 ACTOR = "test"
 
 
-@pytest.fixture(scope="module")
-def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeServer]:
-    with running("stripe", tmp_path_factory.mktemp("stripe")) as server:
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[FakeServer]:
+    """An account of this test alone: in a shared one each audit would find the others' money."""
+    with running("stripe", tmp_path / "stripe") as server:
         yield server
 
 
