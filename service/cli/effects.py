@@ -30,7 +30,7 @@ Id = Annotated[str, typer.Argument(help="The effect's id.", metavar="ID")]
 )
 def list_effects(
     state: Annotated[State | None, typer.Option(help="Only these.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only these: charge or email.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only these: charge, refund, capture, cancel, email.")] = None,
     after: Annotated[str | None, typer.Option(help="Go on after this id, the last of the page before.")] = None,
     limit: Limit = 50,
     as_json: talk.Json = False,

@@ -25,7 +25,7 @@ app = typer.Typer(help="What is not settled yet.", no_args_is_help=True)
 )
 def list_rows(
     state: Annotated[State | None, typer.Option(help="Only effects in this state.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only these: charge or email.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only these: charge, refund, capture, cancel, email.")] = None,
     road: Annotated[str | None, typer.Option(help="fresh, later, published or parked.")] = None,
     limit: Limit = 50,
     as_json: talk.Json = False,

@@ -29,7 +29,7 @@ def replay(
     *,
     ids: Annotated[list[str] | None, typer.Option("--id", help="An effect's id; repeatable; - reads stdin.")] = None,
     state: Annotated[State | None, typer.Option(help="parked or unknown.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only these: charge or email.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only these: charge, refund, capture, cancel, email.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many, the oldest first.")] = 1000,
     reason: Annotated[str | None, typer.Option(help="Why; kept in the journal. Needed with --execute.")] = None,
     execute: Annotated[bool, typer.Option("--execute", help="Do it. Without: show the plan.")] = False,

@@ -84,6 +84,8 @@ effects = Table(
     ),
     Index("effects_caused_by", "caused_by", postgresql_where=text("caused_by IS NOT NULL")),
     Index("effects_concerns", "concerns", postgresql_where=text("concerns IS NOT NULL")),
+    # By blocks, for an audit's window: unlike the others it does not forbid heap-only updates (Postgres 16 and newer).
+    Index("effects_settled", "settled_at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
     # `state` stands in no index on purpose: an indexed column that changes forbids heap-only updates.
     postgresql_with={"fillfactor": "70"},
     comment="One thing to be done once: the permanent record, and the tombstone of its dedupe key.",

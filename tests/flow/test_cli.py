@@ -18,7 +18,8 @@ from tests.server import Server
 
 COMMANDS = (
     "up", "doctor", "config show", "api", "relay", "worker", "beat", "db upgrade", "db check", "charge", "email",
-    "effects list", "effects show", "outbox list", "outbox show", "outbox stats", "outbox replay",
+    "refund", "capture", "cancel", "audit", "audit breaks list", "audit breaks assign", "audit breaks note",
+    "audit breaks close", "recover", "effects list", "effects show", "effects verify", "effects resolve", "outbox list", "outbox show", "outbox stats", "outbox replay",
 )  # fmt: skip
 NOBODY = "01890000-0000-7000-8000-000000000000"
 
