@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from service.core.money import check_money
-from service.providers import marks
+from service.providers.stripe import marks
 
 METADATA_KEYS_MAX = 40  # Stripe allows 50; ten are left for ours
 OUR_METADATA = frozenset({marks.EFFECT_ID, marks.CAPTURE_EFFECT_ID, marks.DEDUPE})

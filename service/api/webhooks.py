@@ -19,8 +19,8 @@ from service.api import body
 from service.api.problems import Problem
 from service.core.event import Event
 from service.engine import inbox
-from service.providers.stripe_events import NotAnEvent, parse
-from service.providers.stripe_signature import BadSignature, verify
+from service.providers.stripe.events import NotAnEvent, parse
+from service.providers.stripe.signature import BadSignature, verify
 from tasks.effect_task import actor
 
 HEADER = "Stripe-Signature"

@@ -17,9 +17,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from service.core.errors import ValidationError
-from service.providers import mail_books, stripe_books
-from service.providers.charges import HORIZON_SECONDS
-from service.providers.stripe import StripeApi
+from service.providers.mail import books as mail_books
+from service.providers.stripe import books as stripe_books
+from service.providers.stripe.api import StripeApi
+from service.providers.stripe.charges import HORIZON_SECONDS
 from service.settings import Settings
 from service.store import audit_tables, audits
 from service.store.audit_duties import CHECKS

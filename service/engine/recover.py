@@ -23,7 +23,7 @@ from service.core.errors import ValidationError
 from service.core.state import FINAL, State
 from service.engine.quarantine import standing
 from service.providers.build import stripe_api
-from service.providers.stripe_leftovers import Leftover, leftovers
+from service.providers.stripe.leftovers import Leftover, leftovers
 from service.settings import Settings
 from service.store import breaks, incarnation, orphans, recovery
 from service.store.database import statement, transaction

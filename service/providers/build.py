@@ -6,13 +6,13 @@ from typing import TypeVar
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from service.core.errors import SettingsError
-from service.providers.authorisations import StripeCancels, StripeCaptures
-from service.providers.charges import StripeCharges
+from service.providers.mail.resend import ResendMail
+from service.providers.mail.smtp import Server, SmtpMail
 from service.providers.ports import Provider
-from service.providers.refunds import StripeRefunds
-from service.providers.resend import ResendMail
-from service.providers.smtp import Server, SmtpMail
-from service.providers.stripe import StripeApi
+from service.providers.stripe.api import StripeApi
+from service.providers.stripe.authorisations import StripeCancels, StripeCaptures
+from service.providers.stripe.charges import StripeCharges
+from service.providers.stripe.refunds import StripeRefunds
 from service.settings import Settings
 
 _Stripe = TypeVar("_Stripe", StripeCharges, StripeRefunds, StripeCaptures, StripeCancels)

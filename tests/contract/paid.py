@@ -10,8 +10,8 @@ from typing import Any
 from service.core.effect import Attempt, Concerned
 from service.core.outcome import Awaiting, Outcome, Succeeded
 from service.core.state import State
-from service.providers.charges import StripeCharges
-from service.providers.stripe import StripeApi
+from service.providers.stripe.api import StripeApi
+from service.providers.stripe.charges import StripeCharges
 from tests.contract.fake_servers import FakeServer
 from tests.contract.leases import KeptLease, attempt
 

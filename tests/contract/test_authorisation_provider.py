@@ -10,9 +10,9 @@ import pytest
 from service.core.effect import Attempt, Concerned
 from service.core.outcome import Awaiting, Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
 from service.core.state import State
-from service.providers.authorisations import StripeCancels, StripeCaptures
-from service.providers.charges import create_params
-from service.providers.stripe_attempt import StripeProvider
+from service.providers.stripe.attempt import StripeProvider
+from service.providers.stripe.authorisations import StripeCancels, StripeCaptures
+from service.providers.stripe.charges import create_params
 from tests.contract.fake_servers import FakeServer, running
 from tests.contract.leases import KeptLease, again
 from tests.contract.paid import HOUR, a_charge, api, charges, held, moved, paid, sent, upon, word

@@ -9,10 +9,10 @@ import pytest
 
 from service.core.effect import Attempt
 from service.core.outcome import Absent, Awaiting, Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
-from service.providers.charges import expected
-from service.providers.look_ups import LookUps
-from service.providers.stripe import Call
-from service.providers.stripe_attempt import ABSENCE_SPACING_SECONDS, MISSED_AT, PLACE, STORED_500
+from service.providers.stripe.api import Call
+from service.providers.stripe.attempt import ABSENCE_SPACING_SECONDS, MISSED_AT, PLACE, STORED_500
+from service.providers.stripe.charges import expected
+from service.providers.stripe.look_ups import LookUps
 from tests.contract.fake_servers import FakeServer, running
 from tests.contract.leases import KeptLease, again, attempt
 from tests.contract.paid import HOUR, a_charge, api, charges, sent, word

@@ -11,9 +11,9 @@ import pytest
 from service.core.effect import Attempt, Concerned, LeaseLost
 from service.core.outcome import Absent, Awaiting, Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
 from service.core.state import State
-from service.providers.refunds import StripeRefunds
-from service.providers.stripe import StripeApi
-from service.providers.stripe_attempt import ABSENCE_SPACING_SECONDS, MISSED_AT
+from service.providers.stripe.api import StripeApi
+from service.providers.stripe.attempt import ABSENCE_SPACING_SECONDS, MISSED_AT
+from service.providers.stripe.refunds import StripeRefunds
 from tests.contract.fake_servers import FakeServer, running
 from tests.contract.leases import KeptLease, again
 from tests.contract.paid import HOUR, api, moved, paid, sent, upon, word

@@ -11,7 +11,7 @@ import pytest
 
 from service.core.effect import Attempt, LeaseLost, Policy
 from service.core.outcome import Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
-from service.providers.resend import ResendMail
+from service.providers.mail.resend import ResendMail
 from tests.contract.fake_servers import FakeServer, running
 from tests.contract.leases import KeptLease, again, attempt
 from tests.contract.raw_server import answer, raw, says

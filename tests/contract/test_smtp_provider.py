@@ -15,7 +15,7 @@ import pytest
 
 from service.core.effect import Attempt, LeaseLost, Policy
 from service.core.outcome import Deferred, Failed, Outcome, Succeeded, Unknown
-from service.providers.smtp import Server, SmtpMail
+from service.providers.mail.smtp import Server, SmtpMail
 from tests.contract.fake_servers import FakeServer, running
 from tests.contract.leases import KeptLease, again, attempt
 

@@ -12,9 +12,9 @@ import pytest
 from service.core.effect import Attempt, LeaseLost
 from service.core.outcome import Awaiting, Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
 from service.core.state import State
-from service.providers.charges import StripeCharges
-from service.providers.stripe import Call, StripeApi
-from service.providers.stripe_answers import Reply, Sent, Step
+from service.providers.stripe.answers import Reply, Sent, Step
+from service.providers.stripe.api import Call, StripeApi
+from service.providers.stripe.charges import StripeCharges
 from tests.contract.fake_servers import FakeServer, running
 from tests.contract.leases import KeptLease, again, attempt
 from tests.contract.raw_server import Script, answer, drips, raw, says

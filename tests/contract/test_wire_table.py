@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from service.core.outcome import Contradiction, Deferred, Failed, Outcome, Unknown
-from service.providers.stripe import Call, StripeApi
-from service.providers.stripe_answers import Expected, ExpectedRefund, Next, Reply, Sent, Step, classify
+from service.providers.stripe.answers import Expected, ExpectedRefund, Next, Reply, Sent, Step, classify
+from service.providers.stripe.api import Call, StripeApi
 from tests.contract.leases import KeptLease
 from tests.contract.paid import word
 from tests.contract.raw_server import Script, answer, drips, raw, says

@@ -18,7 +18,8 @@ from service.core.effect import Policy
 from service.core.outcome import Absent, Deferred, Failed
 from service.core.state import State
 from service.engine import execute
-from service.providers import stripe_answers, stripe_attempt
+from service.providers.stripe import answers as stripe_answers
+from service.providers.stripe import attempt as stripe_attempt
 from service.store import attempts, links
 from tests.faults.stage import SUBJECTS, End, Stage
 from tests.faults.test_fault_matrix import STORIES

@@ -17,9 +17,9 @@ from service.core.state import FINAL as _FINAL
 from service.core.state import TRANSITIONS, State
 from service.engine.hold import Hold
 from service.engine.settlement import settlement
-from service.providers import resend, smtp
 from service.providers.http1 import Answer, Headers
-from service.providers.stripe_answers import Expected, ExpectedRefund, Next, Reply, Sent, Step, classify
+from service.providers.mail import resend, smtp
+from service.providers.stripe.answers import Expected, ExpectedRefund, Next, Reply, Sent, Step, classify
 from service.store.attempts import Limits
 
 LEGAL = frozenset((a.value, b.value) for a, targets in TRANSITIONS.items() for b in targets)

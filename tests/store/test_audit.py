@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from service.core.errors import DependencyUnavailable, SettingsError, ValidationError
 from service.engine import audit
 from service.engine.audit import Report, Wish
-from service.providers import mail_books
+from service.providers.mail import books as mail_books
 from service.settings import Settings
 from service.store import audits, breaks
 from service.store.audit_duties import CHECKS

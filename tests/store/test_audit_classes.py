@@ -14,8 +14,8 @@ from uuid_utils import uuid7
 
 from service.engine import audit
 from service.engine.audit import Report, Wish
-from service.providers import stripe_books
-from service.providers.stripe_pages import pages
+from service.providers.stripe import books as stripe_books
+from service.providers.stripe.pages import pages
 from service.settings import Settings
 from service.store import audits
 from service.store.audit_duties import CHECKS

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from service.core.outcome import Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
 from service.providers.http1 import Answer, Headers
-from service.providers.message import Unsendable, read_mail, render
-from service.providers.resend import classify
-from service.providers.smtp_session import stuff_dots
+from service.providers.mail.message import Unsendable, read_mail, render
+from service.providers.mail.resend import classify
+from service.providers.mail.smtp_session import stuff_dots
 
 EFFECT = "01980f3e-7c00-7000-8000-000000000001"
 PLAIN = {"to": "ada@example.test", "subject": "Receipt", "text": "Thank you.", "html": "<p>Thank you.</p>"}

@@ -21,13 +21,12 @@ from service.core.effect import Guarantee, Policy
 from service.core.outcome import Absent, Awaiting, Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
 from service.core.state import TRANSITIONS, State
 from service.engine.settlement import settlement
-from service.providers import resend, smtp
 from service.providers.http1 import Answer, Headers
-from service.providers.resend import ResendMail
-from service.providers.smtp import SENDS_MAX, accepted, before_sending
-from service.providers.smtp_session import Phase
-from service.providers.stripe import StripeApi
-from service.providers.stripe_answers import (
+from service.providers.mail import resend, smtp
+from service.providers.mail.resend import ResendMail
+from service.providers.mail.smtp import SENDS_MAX, accepted, before_sending
+from service.providers.mail.smtp_session import Phase
+from service.providers.stripe.answers import (
     Expectation,
     Expected,
     ExpectedCancel,
@@ -40,7 +39,8 @@ from service.providers.stripe_answers import (
     classify,
     otherwise,
 )
-from service.providers.stripe_attempt import ABSENCE_SPACING_SECONDS, MISSED_AT, StripeAttempt, StripeProvider
+from service.providers.stripe.api import StripeApi
+from service.providers.stripe.attempt import ABSENCE_SPACING_SECONDS, MISSED_AT, StripeAttempt, StripeProvider
 from service.store.attempts import Limits
 from tests.contract.leases import KeptLease, attempt
 from tests.contract.raw_server import Script, answer, raw, says

@@ -8,7 +8,7 @@ import pytest
 
 from service.core.effect import Policy, Ready
 from service.core.errors import ValidationError
-from service.providers.charges import create_params
+from service.providers.stripe.charges import create_params
 from tasks import KINDS, cancel, capture, charge, refund, task_of
 from tests.contract.leases import attempt
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.outcome import Awaiting, Contradiction, Deferred, Failed, Succeeded, Unknown
-from service.providers.stripe_answers import (
+from service.providers.stripe.answers import (
     READS,
     Expectation,
     Expected,

@@ -10,8 +10,8 @@ import stripe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.providers.stripe_events import NotAnEvent, parse
-from service.providers.stripe_signature import BadSignature, verify
+from service.providers.stripe.events import NotAnEvent, parse
+from service.providers.stripe.signature import BadSignature, verify
 
 NOW = 1_900_000_000
 SECRET = "whsec_first"

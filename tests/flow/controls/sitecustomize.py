@@ -60,11 +60,11 @@ def _no_gate(module: ModuleType) -> None:
 
 
 _CONTROLS: dict[str, tuple[str, Callable[[ModuleType], None]]] = {
-    "random_key": ("service.providers.stripe_attempt", _random_key),
+    "random_key": ("service.providers.stripe.attempt", _random_key),
     "no_fence": ("service.store.attempts", _no_fence),
     "delete_on_publish": ("service.store.outbox", _delete_on_publish),
     "no_gate": ("service.store.incarnation", _no_gate),
-    "no_recovery_point": ("service.providers.stripe_attempt", _no_recovery_point),
+    "no_recovery_point": ("service.providers.stripe.attempt", _no_recovery_point),
 }
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from service.providers.marks import DEDUPE, mark_of
-from service.providers.stripe import StripeApi
-from service.providers.stripe_pages import pages
+from service.providers.stripe.api import StripeApi
+from service.providers.stripe.marks import DEDUPE, mark_of
+from service.providers.stripe.pages import pages
 
 _LISTS = {"charge": "/v1/payment_intents", "refund": "/v1/refunds"}
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")

@@ -14,7 +14,7 @@ from service.core.effect import Attempt, Guarantee, HorizonPassed, Lease
 from service.core.keys import step_key
 from service.core.outcome import Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
 from service.providers.http1 import Answer
-from service.providers.message import Mail, Unsendable, read_mail
+from service.providers.mail.message import Mail, Unsendable, read_mail
 from service.providers.wire import NoAnswer, NotSent, Wire
 
 # Resend keeps keys for 24 hours (Resend: Idempotency Keys); four of them are margin.

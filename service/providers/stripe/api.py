@@ -1,7 +1,7 @@
 """The Stripe SDK at arm's length: it owns encoding, version and errors; phases, deadline and retries are ours.
 
 The only module that imports `stripe`. Every call answers with a `Reply`, the bare facts; what they mean is decided in
-`stripe_answers`. What the guard raises right before the first byte passes through untouched.
+`answers`. What the guard raises right before the first byte passes through untouched.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import stripe
 from service.core.effect import HorizonPassed, LeaseLost
 from service.core.errors import DependencyUnavailable
 from service.providers.http1 import Answer
-from service.providers.stripe_reply import READS, Reply, Sent, Step
+from service.providers.stripe.reply import READS, Reply, Sent, Step
 from service.providers.wire import NoAnswer, NotSent, Wire
 
 stripe.enable_telemetry = False  # else the SDK writes an id into the home directory and reports timings

@@ -15,11 +15,11 @@ from typing import Any
 
 from service.core.errors import DependencyUnavailable
 from service.providers.build import charge_provider
-from service.providers.stripe import Call, StripeApi
-from service.providers.stripe_attempt import StripeProvider
-from service.providers.stripe_pages import pages
-from service.providers.stripe_reply import Reply
-from service.providers.stripe_rows import Intent, Movement, Refund, Row, SeenEvent, event, intent, movement, refund
+from service.providers.stripe.api import Call, StripeApi
+from service.providers.stripe.attempt import StripeProvider
+from service.providers.stripe.pages import pages
+from service.providers.stripe.reply import Reply
+from service.providers.stripe.rows import Intent, Movement, Refund, Row, SeenEvent, event, intent, movement, refund
 from service.settings import Settings
 
 QUEUED_PAGES_MAX = 8  # a page is a hundred objects: enough that no reader waits for the database, and no memory

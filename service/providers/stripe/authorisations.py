@@ -13,10 +13,10 @@ from typing import Any
 from service.core.effect import Attempt, Lease
 from service.core.outcome import Outcome, Unknown
 from service.core.state import State
-from service.providers.marks import CAPTURE_EFFECT_ID
-from service.providers.stripe import Call
-from service.providers.stripe_answers import ExpectedCancel, ExpectedCapture, Next, Reply, Step, classify
-from service.providers.stripe_attempt import StripeAttempt, StripeProvider, intent_of
+from service.providers.stripe.answers import ExpectedCancel, ExpectedCapture, Next, Reply, Step, classify
+from service.providers.stripe.api import Call
+from service.providers.stripe.attempt import StripeAttempt, StripeProvider, intent_of
+from service.providers.stripe.marks import CAPTURE_EFFECT_ID
 
 
 class StripeCaptures(StripeProvider):

@@ -7,7 +7,7 @@ from time import sleep
 from typing import Any
 
 from service.core.errors import DependencyUnavailable
-from service.providers.stripe import StripeApi
+from service.providers.stripe.api import StripeApi
 
 PAGE_OBJECTS = 100  # the most that Stripe gives
 TRIES_MAX = 6  # a page is read again after 429 and 5xx: reading has no effect

@@ -14,10 +14,7 @@ from typing import Any
 from service.core.effect import Attempt, HorizonPassed, Lease, LeaseLost
 from service.core.outcome import Deferred, Outcome, Unknown
 from service.core.state import State
-from service.providers.look_ups import LookUps
-from service.providers.marks import metadata_of, owner_of
-from service.providers.stripe import Call
-from service.providers.stripe_answers import (
+from service.providers.stripe.answers import (
     STORED_500_SECONDS,
     ExpectedRefund,
     Next,
@@ -27,7 +24,10 @@ from service.providers.stripe_answers import (
     classify,
     otherwise,
 )
-from service.providers.stripe_attempt import STORED_500, StripeAttempt, StripeProvider, intent_of
+from service.providers.stripe.api import Call
+from service.providers.stripe.attempt import STORED_500, StripeAttempt, StripeProvider, intent_of
+from service.providers.stripe.look_ups import LookUps
+from service.providers.stripe.marks import metadata_of, owner_of
 
 REFUND = "refund"
 """The note that protects: the refund's id, as soon as it is known."""

@@ -12,11 +12,11 @@ from typing import Any
 
 from service.core.effect import Attempt, HorizonPassed, Lease
 from service.core.outcome import Deferred, Outcome, Unknown
-from service.providers.look_ups import LookUps
-from service.providers.marks import metadata_of, owner_of
-from service.providers.stripe import Call
-from service.providers.stripe_answers import STORED_500_SECONDS, Expected, Next, Step, classify, otherwise
-from service.providers.stripe_attempt import HORIZON_SECONDS, PLACE, STORED_500, StripeAttempt, StripeProvider
+from service.providers.stripe.answers import STORED_500_SECONDS, Expected, Next, Step, classify, otherwise
+from service.providers.stripe.api import Call
+from service.providers.stripe.attempt import HORIZON_SECONDS, PLACE, STORED_500, StripeAttempt, StripeProvider
+from service.providers.stripe.look_ups import LookUps
+from service.providers.stripe.marks import metadata_of, owner_of
 
 __all__ = ["HORIZON_SECONDS", "StripeCharges", "confirm_params", "create_params"]
 

@@ -12,8 +12,8 @@ from enum import Enum
 from typing import Any
 
 from service.core.outcome import Awaiting, Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
-from service.providers.marks import CAPTURE_EFFECT_ID, mark_of
-from service.providers.stripe_reply import READS, Reply, Step
+from service.providers.stripe.marks import CAPTURE_EFFECT_ID, mark_of
+from service.providers.stripe.reply import READS, Reply, Step
 
 # Accepted, result later: a bank debit settles in hours to days, a customer at the bank's page takes minutes; a hold
 # waits for its capture for days, and the capture wakes the charge itself.

@@ -16,8 +16,8 @@ from service.core.effect import Attempt, Guarantee, Lease
 from service.core.keys import step_key
 from service.core.outcome import Absent, Contradiction, Deferred, Failed, Outcome, Unknown
 from service.core.state import State
-from service.providers.stripe import Call, StripeApi
-from service.providers.stripe_answers import STORED_500_SECONDS, Step
+from service.providers.stripe.answers import STORED_500_SECONDS, Step
+from service.providers.stripe.api import Call, StripeApi
 
 # Stripe keeps keys for at least 24 hours and then forgets them without a word (Stripe: Idempotent requests); four
 # hours of margin are for clocks and for the time a request may lie in a queue.

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.core.outcome import Contradiction, Deferred, Outcome, Unknown
-from service.providers.stripe_reply import READS, Reply, Sent, Step
-from service.providers.stripe_statuses import (
+from service.providers.stripe.reply import READS, Reply, Sent, Step
+from service.providers.stripe.statuses import (
     Expectation,
     Expected,
     ExpectedCancel,

@@ -16,8 +16,8 @@ from typing import Any
 from service.core.effect import Attempt, Guarantee, HorizonPassed, Lease, LeaseLost, Policy
 from service.core.outcome import Deferred, Failed, Outcome, Succeeded, Unknown
 from service.providers.deadline import Deadline
-from service.providers.message import Unsendable, message_id, read_mail, render
-from service.providers.smtp_session import Phase, Session
+from service.providers.mail.message import Unsendable, message_id, read_mail, render
+from service.providers.mail.smtp_session import Phase, Session
 
 ACCESS_SECONDS = 60.0  # a wrong password needs a person; a minute keeps the noise down
 SENDS_MAX = 3  # the first and two more: a server that never answers the dot must not fill a mailbox

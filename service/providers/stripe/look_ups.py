@@ -15,9 +15,9 @@ from service.core.effect import Attempt
 from service.core.keys import step_key
 from service.core.outcome import Deferred
 from service.providers.deadline import Deadline
-from service.providers.marks import EFFECT_ID, mark_of
-from service.providers.stripe import Call, StripeApi
-from service.providers.stripe_answers import Expectation, Next, Step, classify
+from service.providers.stripe.answers import Expectation, Next, Step, classify
+from service.providers.stripe.api import Call, StripeApi
+from service.providers.stripe.marks import EFFECT_ID, mark_of
 
 Finding = Mapping[str, Any] | Deferred | None
 
