@@ -28,6 +28,8 @@ SAMPLE = 6
 PAIRS = int(os.environ.get("COUNTERFOIL_TEST_PAIRS", "40"))
 # Calls of a worker from its birth to the end of a recovery: beyond it, a second kill would never come.
 RECOVERY_CALLS = 60
+_BOTH_SIDES = [(kind, mode) for kind in ("charge", "refund", "keyed") for mode in KILLS]
+WARM = [*_BOTH_SIDES, ("blind_once", Mode.AFTER), ("blind_again", Mode.BEFORE)]
 kills = pytest.mark.parametrize("mode", KILLS, ids=lambda mode: mode.name.lower())
 slow = pytest.mark.slow
 
@@ -65,8 +67,7 @@ def test_without_key_and_recovery_point_the_kills_find_a_double_charge(armed_sys
 
 
 @slow
-@kills
-@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize(("subject", "mode"), WARM)
 def test_a_warm_worker_killed_at_any_call_of_an_effect(
     armed_system: System, armoury: Armoury, subject: str, mode: Mode, capsys: pytest.CaptureFixture[str]
 ) -> None:
