@@ -1,0 +1,215 @@
+"""Who acts in a seed: relays, a broker, workers, webhooks and persons, each with the product's own decisions.
+
+Real code runs for all that is decided: `perform` of the providers under a real `Hold`, `settlement` with its backoff,
+the judgement of a look, and what a person may resolve. What a commit does is `database.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from service.core.effect import Attempt
+from service.core.errors import DependencyUnavailable
+from service.core.outcome import Awaiting, Deferred, Failed, Outcome, Succeeded
+from service.core.state import State
+from service.engine import execute, relay, resolve, verify
+from service.engine.hold import Hold
+from service.engine.judgement import Finding, judge
+from service.engine.resolve import As, Wish
+from service.engine.settlement import settlement
+from service.store.attempts import Settlement
+from service.store.outbox import Due
+from tests.model.decisions import FINAL
+from tests.simulation import nemesis as n
+from tests.simulation.database import LIMITS, Broken, Row
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+DEADLINE_SECONDS = 20.0
+AGAIN_SECONDS = 1.0  # between two tries at a database that is away
+
+
+# --- relays and the broker -------------------------------------------------------------------------------------------
+
+
+def relay_looks(w: World) -> bool:
+    """Take what is due, then publish it; W3 lies between. False when it has to wait until somebody is back."""
+    hub, nemesis = w.hub, w.nemesis
+    # While every worker is paused, the window of published effects is full and nothing is taken.
+    until = max(w.down_until, w.broker_until, min(worker.frozen_until for worker in w.workers))
+    if hub.now < until:
+        w.due(until - hub.now)
+        return False
+    try:
+        taken = w.database.commit(w.database.take)
+    except DependencyUnavailable:
+        w.due(max(AGAIN_SECONDS, w.database.away_until - hub.now))
+        return False
+    if nemesis.fires(n.RELAY_DIES):
+        return True
+    due = [Due(row.id, row.kind, "lane", 0, again) for row, again in taken]
+    away = nemesis.fires(n.BROKER_AWAY)
+    for message in relay._messages(due):
+        if not away or w.random.random() < 0.5:
+            publish(w, message.task, message.effect_ids)
+    if away:
+        w.broker_until = hub.now + nemesis.span()
+        w.database.put_back([row for row, _ in taken])
+    return True
+
+
+def publish(w: World, kind: str, ids: Sequence[str]) -> None:
+    nemesis = w.nemesis
+    if nemesis.fires(n.MAIL_LOST):
+        return
+    copies = w.random.randint(2, 5) if nemesis.fires(n.DOUBLED) else 1
+    for _ in range(copies):
+        delay = nemesis.span() if nemesis.fires(n.DELAYED) else 0.01 + 0.2 * w.random.random()
+        w.hub.at(delay, w.deliver, (kind, ids))
+
+
+# --- workers ---------------------------------------------------------------------------------------------------------
+
+
+def run_message(w: World, _kind: str, ids: Sequence[str]) -> None:
+    """Claim what is due and free; each effect is then performed on its own."""
+    hub, until = w.hub, w.hub.now + execute.CLAIM_PATIENCE_SECONDS
+    while True:
+        w.point()
+        claimed_at = hub.monotonic()
+        try:
+            claimed = w.database.commit(lambda: w.database.claim(ids))
+            break
+        except DependencyUnavailable:
+            if hub.now > until:
+                return
+            hub.sleep(max(AGAIN_SECONDS, min(w.database.away_until - hub.now, 40.0)))
+    process = hub.running.process
+    for attempt in claimed[1:]:
+        hub.spawn(process, perform, w, attempt, claimed_at)
+    if claimed:
+        perform(w, claimed[0], claimed_at)
+
+
+def perform(w: World, attempt: Attempt, claimed_at: float) -> None:
+    """One attempt: W6 before the provider, W7 and W8 inside it, W9 after it."""
+    w.point()
+    hold = Hold(attempt, claimed_at=claimed_at, lease=LIMITS.lease, deadline=DEADLINE_SECONDS, record=w.record)
+    previous, w.sent = w.sent, None
+    outcome = execute._perform(w.providers[attempt.kind], attempt, hold)
+    w.sent = previous
+    done = settled(w, attempt, outcome)
+    w.hits[f"learned {type(outcome).__name__}"] += 1
+    w.point()
+    write(w, done, until=claimed_at + LIMITS.lease)
+
+
+def settled(w: World, attempt: Attempt, outcome: Outcome) -> Settlement:
+    """What the outcome means, by the product."""
+    provider = w.providers[attempt.kind]
+    done = settlement(
+        attempt,
+        outcome,
+        provider=provider.name,
+        guarantee=provider.guarantee,
+        limits=LIMITS,
+        random=w.random.random,
+    )
+    if w.off == "front_restores" and isinstance(outcome, Deferred):
+        return replace(done, state=State.PENDING, in_doubt=False)
+    return done
+
+
+def write(w: World, done: Settlement, *, until: float) -> bool:
+    """Settle, tried as long as the lease lasts."""
+    while True:
+        try:
+            return bool(w.database.commit(lambda: w.database.settle(done, w.follow_up)))
+        except DependencyUnavailable:
+            if w.hub.monotonic() > until:
+                w.hits["settlement lost"] += 1
+                return False
+            w.hub.sleep(max(AGAIN_SECONDS, min(w.database.away_until - w.hub.now, LIMITS.lease)))
+
+
+# --- webhooks and looks ----------------------------------------------------------------------------------------------
+
+
+def webhook(w: World, intent: str) -> None:
+    """Received, nudged, and looked at a little later; the event itself is not believed."""
+    row = w.database.rows[w.books.intents[intent]["metadata"]["effect_id"]]
+    w.database.nudge(row)
+    w.hub.at(15.0, lambda _: w.hub.spawn(w.api, look, w, row, intent))
+
+
+def look(w: World, row: Row, hint: str | None) -> None:
+    """`verify`, with an intent that an event has named."""
+    if w.hub.now < max(w.down_until, w.database.away_until):
+        return
+    if row.state == "executing" and row.lease_until < w.hub.now:
+        w.database.lease_out(row)
+    if row.state == "executing" or (row.state == "pending" and not row.in_doubt):
+        return
+    attempt = w.database.attempt(row, row.state)
+    provider, ref = w.providers[row.kind], row.provider_ref or row.progress.get("payment_intent")
+    outcome = verify.ask(provider, attempt, seconds=DEADLINE_SECONDS, intent=hint if row.kind == "charge" else None)
+    found = judge(attempt.prior, ref, outcome)
+    if found.break_class:
+        raise Broken(f"I5 a look at {row.id} ({attempt.prior}) contradicts our books: {found}")
+    intent = verify._unconfirmed(outcome, hint)
+    if intent is not None:
+        w.database.adopt(row, attempt.number, intent)
+    if found.finding is Finding.SETTLED and row.state not in FINAL:
+        w.hits[f"settled by a look: {type(outcome).__name__}"] += 1
+        write(w, settled(w, attempt, outcome), until=w.hub.monotonic() + 5.0)
+
+
+# --- persons ---------------------------------------------------------------------------------------------------------
+
+
+def person(w: World, row: Row) -> None:
+    """Somebody who is honest, looks at what is stuck, and does what the commands let him do."""
+    if row.state in FINAL or w.hub.now < max(w.down_until, w.database.away_until):
+        return
+    wish = w.random.choice((n.LOOKED, n.REPLAYED, n.REPLAYED, n.RESOLVED))
+    w.hits[wish] += 1
+    if wish == n.LOOKED:
+        look(w, row, None)
+    elif wish == n.RESOLVED:
+        declare(w, row)
+    else:
+        w.hits["replayed"] += w.database.replay(row)
+
+
+def declare(w: World, row: Row) -> None:
+    """`resolve`: the provider is asked first, and then the product says whether the person may."""
+    attempt = w.database.attempt(row, row.state)
+    provider = w.providers[row.kind]
+    facts = {"in_doubt": row.in_doubt, "parked_reason": row.parked_reason, "provider_ref": row.provider_ref}
+    stands = verify.Standing(attempt, facts)
+    done = w.books.moved[row.id] > 0
+    ref = row.provider_ref or "found-by-hand"
+    absent = As.PENDING if w.random.random() < 0.5 else As.FAILED
+    wish = Wish(As.SUCCEEDED if done else absent, "a reason", "evidence", ref if done else None)
+    quiet = inf if row.begun_at is None else w.hub.now - row.begun_at
+    if resolve._unfit(stands, wish):
+        return
+    asked = verify.ask(provider, attempt, seconds=DEADLINE_SECONDS)
+    if isinstance(asked, Succeeded | Failed | Awaiting) and done:
+        wish = replace(wish, ref=None)
+    if resolve.objects(wish, stands.ref, asked) or resolve._too_soon(stands, wish, asked, quiet):
+        w.hits["a person's wish is refused"] += 1
+        return
+    if row.attempt != attempt.number or row.state != attempt.prior.value:
+        return
+    w.hits[f"resolved as {wish.as_.value}"] += 1
+    if wish.as_ is As.PENDING:
+        w.database.release(row)
+        return
+    case: Any = resolve._Case(None, provider, stands, wish, "person", asked)  # type: ignore[arg-type]
+    outcome = resolve._outcome(case, None, {"reason": "a reason"})
+    w.database.settle(settled(w, attempt, outcome), w.follow_up)
