@@ -32,6 +32,7 @@ _BOTH_SIDES = [(kind, mode) for kind in ("charge", "refund", "keyed") for mode i
 WARM = [*_BOTH_SIDES, ("blind_once", Mode.AFTER), ("blind_again", Mode.BEFORE)]
 kills = pytest.mark.parametrize("mode", KILLS, ids=lambda mode: mode.name.lower())
 slow = pytest.mark.slow
+pytestmark = slow  # until it has been seen calm in every run: the whole file is `make chaos`'s
 
 
 def _tell(capsys: pytest.CaptureFixture[str], what: str, tally: object) -> None:

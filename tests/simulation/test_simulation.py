@@ -96,7 +96,6 @@ def test_a_seed_that_fails_comes_with_its_trace_and_fails_the_command(capsys, mo
     assert "seed 5: I1 as if" in capsys.readouterr().out
 
 
-@pytest.mark.xfail(reason="a refund's note that meets an outage leaves no doubt behind", strict=True)
 def test_an_outage_after_a_refunds_answer_and_a_day_of_silence_do_not_give_it_back_twice():
     """W9 in two halves: Stripe has answered, its id cannot be noted, and the key is forgotten before the next attempt."""
     with standing_in(None):

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from service.core.effect import Attempt, HorizonPassed, Lease, LeaseLost
+from service.core.errors import DependencyUnavailable
 from service.core.outcome import Deferred, Outcome, Unknown
 from service.core.state import State
 from service.providers.stripe.answers import (
@@ -97,9 +98,12 @@ class _Refund(StripeAttempt):
         return result
 
     def _keep(self, refund: Mapping[str, Any] | None, result: Outcome) -> None:
-        """Remember the id. A lease that is over takes nothing back: the answer is evidence."""
+        """Remember the id. A lost lease, or a database that is away, takes nothing back: the answer is evidence.
+
+        Letting either through would read as "nothing was sent", and a day later the key is forgotten.
+        """
         if refund is not None and getattr(result, "ref", None) == refund.get("id"):
-            with suppress(LeaseLost):
+            with suppress(LeaseLost, DependencyUnavailable):
                 self.note(**{REFUND: refund["id"]})
 
 
