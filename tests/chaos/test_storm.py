@@ -92,6 +92,7 @@ class Storm:
         self.system.sql(
             "select pg_terminate_backend(pid) from pg_stat_activity"
             " where datname = current_database() and pid <> pg_backend_pid()"
+            " and backend_type = 'client backend'"
         )
 
     def wake(self, *, all_of_them: bool = False) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from service.core.effect import Attempt, Concerned, LeaseLost
+from service.core.errors import DependencyUnavailable
 from service.core.outcome import Absent, Awaiting, Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
 from service.core.state import State
 from service.providers.stripe.api import StripeApi
@@ -232,6 +233,16 @@ def test_w9_an_awaited_refund_whose_id_was_not_recorded_is_looked_for_and_not_se
     polled = again(refund, KeptLease(), prior=State.AWAITING, in_doubt=False)
     assert isinstance(perform(fake, polled, KeptLease()), Awaiting)
     assert len(sent(fake, refund.id)) == 1
+
+
+def test_w9_an_answer_whose_id_cannot_be_noted_is_still_an_answer(fake: FakeServer, refund: Attempt) -> None:
+    """A database that is away for this moment must not turn it into "nothing was sent": a day later the key is gone."""
+
+    class Away(KeptLease):
+        def record(self, progress: Mapping[str, Any]) -> None:  # noqa: ARG002 - it is away
+            raise DependencyUnavailable("Postgres does not answer")
+
+    assert isinstance(perform(fake, refund, Away()), Succeeded)
 
 
 @pytest.mark.parametrize("amount", [4200, 4000])

@@ -43,7 +43,10 @@ def test_a_database_that_is_away_costs_one_log_line_and_no_effect(system: System
     with connect(make_conninfo(system.database, dbname="postgres"), autocommit=True) as outside:
         door = sql.SQL("alter database {} allow_connections {}")
         outside.execute(door.format(sql.Identifier(name), sql.Literal(False)))
-        outside.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
+        outside.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s and backend_type = 'client backend'",
+            (name,),
+        )
         try:
             system.until(lambda: relay.lines("outage"), "the relay has noticed")
             system.until(age(OUTAGE_SECONDS), "the outage has lasted a while")

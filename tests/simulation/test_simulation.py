@@ -23,6 +23,7 @@ from tests.simulation.world import World
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "simulation.md"
 SEEDS = 6_000
+pytestmark = pytest.mark.slow  # `make chaos`, until it is quick enough for every run
 SLOW_SEEDS = 1_000_000
 
 
