@@ -1,0 +1,235 @@
+"""A relay and a worker whose every connection passes a proxy: one charge for each point, and the oracle after each.
+
+Nothing waits for a backoff: the moments in the database go back. A lease is waited for, unless the broker knows of no
+message that is out, because then nobody is at work.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from time import monotonic
+from urllib.parse import urlsplit, urlunsplit
+
+from tests.chaos.wire.proxy import Fault, Link, Point, Watch, Way, proxied
+from tests.flow.system import System
+
+LINKS = ("worker-stripe", "worker-postgres", "relay-postgres", "worker-broker", "relay-broker")
+ONE_POINT = "COUNTERFOIL_TEST_POINT"
+CONTROLS = Path(__file__).resolve().parents[2] / "flow" / "controls"
+# No chunk for so long, and everybody has said what there was to say: an answer on loopback takes a millisecond.
+QUIET_SECONDS = 0.12
+# A relay that nobody rings looks at the outbox; each look would be points that are always the same.
+RELAY_POLL_SECONDS = "2"
+HURRY_SECONDS = 0.25
+PASSED_SECONDS = 30  # more than the lease, the redelivery and the first backoffs
+# Around the provider's deadline of 0.6 s: the answer comes in time, or late.
+PROVIDER_SECONDS = (0.3, 1.2)
+# Most often a hiccup; one in six outlasts the lease of 3 s, so that the attempt is overtaken by another one.
+SERVER_SECONDS = ((0.2, 0.8),) * 5 + ((3.2, 3.8),)
+# An answer comes in one piece or in two, so a run may be a chunk shorter than the one before it.
+BEYOND = 2
+# Two: a thread that is lost shows soon. The short profile is for the effects alone, and few lost threads do not end it.
+THREADS = {False: 2, True: 8}
+CHASES = 6
+_receipts = count(1)
+
+
+@dataclass
+class Tally:
+    """What was done on the links."""
+
+    points: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    labels: set[str] = field(default_factory=set)
+    begun: float = field(default_factory=monotonic)
+
+    def add(self, link: str, watch: Watch) -> None:
+        if watch.fired:
+            self.points[link] += 1
+            self.faults[watch.point.fault.value] += 1
+            self.labels.add(f"{link} {watch.point.way}: {watch.fired}")
+
+    def __str__(self) -> str:
+        seconds = monotonic() - self.begun
+        head = f"{self.points.total()} points in {seconds:.0f} s; {dict(self.points)}; {dict(self.faults)}"
+        return "\n    ".join([head, *sorted(self.labels)])
+
+
+class Loop:
+    """`accept` asks for the effect of one point; `control` takes a guard out of the worker."""
+
+    def __init__(
+        self, system: System, seed: int, links: dict[str, Link], *, control: str = "", shortly: bool = False
+    ) -> None:
+        self.system = system
+        self.links = links
+        self.tally = Tally()
+        self.cold = False  # every point on connections that have yet to be made
+        self.accept: Callable[[], str] = lambda: system.charge(receipt=f"wire-{next(_receipts)}@example.test")
+        self._seed = seed
+        self._shortly = shortly
+        self._hurried_at = self._chunk_at = 0.0
+        self._chunks = -1
+        self._relay = system.relay(POLL=RELAY_POLL_SECONDS, **self._addresses("relay"))
+        own = {"PYTHONPATH": str(CONTROLS), "TEST_CONTROL": control} if control else {}
+        self._worker = system.worker("threads", concurrency=THREADS[shortly], **self._addresses("worker"), **own)
+        system.ready(self._worker)
+
+    # --- points ------------------------------------------------------------------------------------------------
+
+    def every_point(self, name: str, way: Way, fault: Fault) -> None:
+        """1, 2, 3, … until a number is not reached any more, or the one that COUNTERFOIL_TEST_POINT names.
+
+        Then every label of an undisturbed run that was passed by. Raises at a broken promise.
+        """
+        if one := os.environ.get(ONE_POINT):
+            wanted, _, n = one.partition(":")
+            if wanted == way:
+                self.judged(name, self.point(name, way, int(n), fault))
+            return
+        undisturbed = self.undisturbed(name)[name, way]
+        n = beyond = 0
+        while beyond < BEYOND:
+            n += 1
+            beyond = 0 if self.judged(name, self.point(name, way, n, fault)).fired else beyond + 1
+        for label in undisturbed:
+            for _ in range(CHASES):
+                if not self._missing(name, way, [label]):
+                    break
+                self.judged(name, self.point(name, way, 0, fault, label))
+        assert not self._missing(name, way, undisturbed), f"never hit: {self._missing(name, way, undisturbed)}"
+
+    def _missing(self, name: str, way: Way, labels: list[str]) -> list[str]:
+        return [label for label in labels if f"{name} {way}: {label}" not in self.tally.labels]
+
+    def undisturbed(self, name: str = LINKS[0]) -> dict[tuple[str, Way], list[str]]:
+        """The labels of a run with nothing broken, by link and way."""
+        for _ in range(2):
+            nowhere = Point(Way.UP, 0, Fault.LOST)
+            watches = {other: link.arm(nowhere) for other, link in self.links.items()}
+            watches[name] = self.hit(name, nowhere)
+        return {(link, way): list(watch.seen[way]) for link, watch in watches.items() for way in Way}
+
+    def point(self, name: str, way: Way, n: int, fault: Fault, label: str = "") -> Point:
+        """The seed and the place decide how long it is held and where it tears, whatever was done before."""
+        choose = random.Random(f"{self._seed} {name} {way} {n} {fault}")
+        ranges = (PROVIDER_SECONDS,) if name == "worker-stripe" else SERVER_SECONDS
+        seconds = choose.uniform(*ranges[0] if self._shortly else choose.choice(ranges))
+        return Point(way, n, fault, seconds, choose.uniform(0.1, 0.9), label)
+
+    def judged(self, name: str, point: Point) -> Watch:
+        """One point, and the oracle's word on it. Raises with the command that repeats it."""
+        try:
+            watch = self.hit(name, point)
+        except AssertionError as error:
+            raise AssertionError(f"{self._repeat(name, point)}\n{error}\n{self._stuck()}") from error
+        wrong = self.system.oracle.violations()
+        assert not wrong, "\n".join([self._repeat(name, point), f"at {watch.fired!r}", *wrong])
+        self.tally.add(name, watch)
+        return watch
+
+    def hit(self, name: str, point: Point) -> Watch:
+        """One effect with that chunk broken; back when it is settled or parked, with the link whole again."""
+        self.system.until(self._quiet, "nobody says anything")
+        watch = self.links[name].arm(point)
+        if self.cold:
+            self.links[name].hang_up()
+        self.accept()
+        self.system.until(lambda: watch.fired or (self._done() and self._nothing_out() and self._quiet()), "it is over")
+        if watch.fired:
+            self.system.until(lambda: watch.over and self._done(hurry=True), f"all is settled after {watch.fired}")
+            # What is still out belongs to a connection that is gone: Valkey would bring it after minutes, for nothing.
+            self.system.until(lambda: self._nothing_out() or self._quiet(), "nobody is at work")
+            self.system.wire.empty()
+        return watch
+
+    # --- the parts of it ---------------------------------------------------------------------------------------
+
+    def _done(self, *, hurry: bool = False) -> bool:
+        """All settled or parked, and the outbox says the same."""
+        open_ones = self.system.sql(
+            "select e.id from effects e left join outbox o on o.effect_id = e.id where case e.state"
+            " when 'parked' then o.road <> 'parked' else e.settled_at is null or o.effect_id is not null end"
+        )
+        if open_ones and hurry and monotonic() > self._hurried_at + HURRY_SECONDS:
+            self._hurried_at = monotonic()
+            self._pass_time()
+        return not open_ones
+
+    def _pass_time(self) -> None:
+        """Past every backoff and redelivery; past a lease only when no message is out."""
+        moved = f"interval '{PASSED_SECONDS} seconds'"
+        idle = self._nothing_out()
+        lease, held = (f", lease_until = lease_until - {moved}", "") if idle else ("", " and state <> 'executing'")
+        self.system.sql(
+            "begin;"
+            f" update effects set not_before = not_before - {moved}{lease} where settled_at is null{held};"
+            f" update outbox set available_at = available_at - {moved}"
+            f" where road <> 'parked' and effect_id in (select id from effects where settled_at is null{held});"
+            " select pg_notify('counterfoil', ''); commit"
+        )
+
+    def _nothing_out(self) -> bool:
+        return self.system.wire.idle()
+
+    def _quiet(self) -> bool:
+        """Whether no link has had a chunk for a while."""
+        chunks, now = sum(link.chunks for link in self.links.values()), monotonic()
+        if chunks != self._chunks:
+            self._chunks, self._chunk_at = chunks, now
+        return now > self._chunk_at + QUIET_SECONDS
+
+    def _addresses(self, program: str) -> dict[str, str]:
+        """What the program is told instead of the real addresses."""
+        via = {name.partition("-")[2]: link.port for name, link in self.links.items() if name.startswith(program)}
+        settings = {"postgres": "DATABASE_URL", "broker": "BROKER_URL", "stripe": "STRIPE_API_BASE"}
+        return {
+            settings[peer]: _with_port(str(self.system.settings[settings[peer]]), port) for peer, port in via.items()
+        }
+
+    def _repeat(self, name: str, point: Point) -> str:
+        return (
+            f"repeat with COUNTERFOIL_TEST_SEED={self._seed} {ONE_POINT}={point.way}:{point.n} python -m pytest"
+            f" -m slow tests/chaos/test_wire_points.py -k 'any and {name} and {point.fault} and {'cold' if self.cold else 'warm'}'"
+        )
+
+    def _stuck(self) -> str:
+        """What was not over, and why."""
+        rows = self.system.sql(
+            "select e.id, e.kind, e.state, e.attempt, lease_until - now() as lease, e.not_before, o.road,"
+            " o.available_at - now() as due from effects e left join outbox o on o.effect_id = e.id"
+            " where e.settled_at is null or o.effect_id is not null"
+        )
+        return "\n".join([*map(str, rows), f"now {monotonic():.1f}, idle: {self._nothing_out()}"])
+
+
+@contextmanager
+def loop(system: System, seed: int, *, control: str = "", shortly: bool = False) -> Iterator[Loop]:
+    """A house behind proxies."""
+    urls = {"postgres": system.database, "broker": system.wire.url, "stripe": str(system.stripe.address["url"])}
+    links = {}
+    for name in LINKS:
+        peer = name.partition("-")[2]
+        parts = urlsplit(urls[peer])
+        assert parts.hostname, urls[peer]
+        assert parts.port, urls[peer]
+        links[name] = Link(name, peer, (parts.hostname, parts.port))
+    with proxied(list(links.values())):
+        try:
+            yield Loop(system, seed, links, control=control, shortly=shortly)
+        finally:
+            for program in system.programs:  # before the proxies, or they would fill their logs
+                program.end()
+
+
+def _with_port(url: str, port: int) -> str:
+    parts = urlsplit(url)
+    login = parts.netloc.rpartition("@")[0]
+    return urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}" if login else f"127.0.0.1:{port}"))
