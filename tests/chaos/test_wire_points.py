@@ -18,7 +18,7 @@ from tests.chaos.wire.loop import LINKS, Loop, loop
 from tests.chaos.wire.proxy import Fault, Way
 from tests.flow.system import System
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 slow = pytest.mark.slow
 EACH_FAULT = 2
 # A draw from beyond the last chunk fires nowhere and is drawn again.
