@@ -8,6 +8,7 @@ SEED ?= $(shell date +%s)
 DEMO_FLAGS ?=
 # Test files run side by side, one process each; JOBS=0 runs all in this one.
 JOBS ?= 2
+HOURS ?= 1
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
@@ -26,9 +27,11 @@ check: $(READY) ## format, lint, types, imports, migrations
 	$(BIN)/lint-imports
 	$(BIN)/python -m alembic upgrade head --sql 2>/dev/null | $(BIN)/squawk --stdin-filepath migrations.sql
 
-chaos: $(READY) ## the long storms; repeat one with `make chaos SEED=…`
-	@echo "SEED=$(SEED)   repeat with: make chaos SEED=$(SEED)"
-	COUNTERFOIL_TEST_SEED=$(SEED) $(BIN)/python -m pytest -m slow --timeout=1200 $(TEST_FLAGS)
+chaos: $(READY) ## the whole chaos suite (within an hour); repeat one with `make chaos SEED=…`
+	$(BIN)/counterfoil chaos run --seed $(SEED) --jobs $(JOBS) $(TEST_FLAGS)
+
+soak: $(READY) ## everything at once, at random, for HOURS (1); repeat one with `make soak SEED=…`
+	$(BIN)/python -m tests.chaos.soak --hours $(HOURS) --seed $(SEED)
 
 bench: $(READY) ## throughput, latency, CPU, commits and WAL beside a bare Celery task, as ratios of one run
 	$(BIN)/python -m benchmarks.end_to_end
@@ -64,4 +67,4 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-.PHONY: demo test check chaos bench up setup lock clean help
+.PHONY: demo test check chaos soak bench up setup lock clean help

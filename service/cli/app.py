@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from service.cli import audit, config, db, doctor, effects, money, outbox, recover, run, send, up
+from service.cli import audit, chaos, config, db, doctor, effects, money, outbox, recover, run, send, up
 from service.cli.exits import MEANINGS, examples
 
 app = typer.Typer(
@@ -49,3 +49,6 @@ app.add_typer(effects.app, name="effects")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(audit.app, name="audit")
 app.command("recover", epilog=examples(*recover.EXAMPLES))(recover.recover)
+app.command("chaos", epilog=examples(*chaos.EXAMPLES), add_help_option=False, context_settings=chaos.CONTEXT)(
+    chaos.chaos
+)
