@@ -37,6 +37,17 @@ def test_help_of_every_command_has_examples_and_exit_codes(run: Run) -> None:
         assert f"counterfoil {name}" in flat, name
 
 
+def test_the_chaos_suite_has_a_front_that_says_what_it_takes() -> None:
+    def told(*words: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "service", "chaos", *words]
+        return subprocess.run(line, env=environment(), capture_output=True, text=True, check=False)
+
+    assert "counterfoil chaos run" in told("--help").stdout
+    unknown = told("report", "no-such-run")
+    assert unknown.returncode == 3
+    assert "no chaos run no-such-run" in unknown.stderr
+
+
 def test_no_colour_is_written_when_none_is_wanted(run: Run) -> None:
     assert "\x1b" not in run("--help").stdout
     assert "\x1b" not in run("doctor").stdout
