@@ -23,10 +23,14 @@ OPERATIONS = (
 HEARS = frozenset({"recv", "recvfrom", "recvmsg", "read"})
 CALLS_MAX = 4096
 _HEAD_BYTES = 104
-_FIELDS = {"armed": 0, "n": 4, "mode": 8, "child": 12, "main_pid": 16, "count": 20, "fired_pid": 24, "fired_at": 28}
+_NAMES = (
+    "armed", "n", "mode", "child", "main_pid", "count", "fired_pid", "fired_at", "kills", "again", "again_mode",
+    "second_at", "epoch",
+)  # fmt: skip
 _CALLS_AT = 64
 _CALL = struct.Struct(f"6i{_HEAD_BYTES}s")
 _INT = struct.Struct("i")
+_FIELDS = {name: place * _INT.size for place, name in enumerate(_NAMES)}
 NEVER = 0  # as n: count only
 
 
@@ -60,13 +64,18 @@ class Block:
         with path.open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), 0)
 
-    def arm(self, pid: int, n: int, mode: Mode, *, child: bool = False) -> None:
-        """From here on the calls of `pid` (or of its children) are counted."""
+    def arm(
+        self, pid: int, n: int, mode: Mode, *, child: bool = False, again: int = NEVER, again_mode: Mode = Mode.BEFORE
+    ) -> None:
+        """From here on the calls of `pid` (or of its children) are counted.
+
+        `again`: after the first kill the next one comes so many calls later, in whoever then makes them.
+        """
         self.disarm()
-        for name, value in (("n", n), ("mode", mode), ("child", child), ("main_pid", pid), ("count", 0)):
+        orders = {"n": n, "mode": mode, "child": child, "main_pid": pid, "again": again, "again_mode": again_mode}
+        fresh = dict.fromkeys(("count", "fired_pid", "fired_at", "kills", "second_at"), 0)
+        for name, value in {**orders, **fresh, "epoch": self._read("epoch") + 1}.items():
             self._write(name, value)
-        self._write("fired_at", 0)
-        self._write("fired_pid", 0)
         self._write("armed", 1)
 
     def disarm(self) -> None:
@@ -85,6 +94,16 @@ class Block:
     def fired_at(self) -> int:
         """The number of the call at which that was, 0 while there was none."""
         return self._read("fired_at")
+
+    @property
+    def kills(self) -> int:
+        """How many points were hit since it was armed."""
+        return self._read("kills")
+
+    @property
+    def second_at(self) -> int:
+        """The number of the call at which the second one was hit, counted on from the first; 0 while there was none."""
+        return self._read("second_at")
 
     def calls(self) -> list[Call]:
         """What the armed process has done since it was armed."""

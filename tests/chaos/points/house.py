@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit
@@ -17,19 +17,17 @@ from urllib.parse import urlsplit
 import psutil
 
 from tests.chaos.points.block import NEVER, Block, Call, Mode
+from tests.chaos.points.glance import Glance
 from tests.chaos.points.labels import labels
 from tests.chaos.points.subjects import Subject
-from tests.flow.oracle import FINAL
 from tests.flow.program import Program
 from tests.flow.system import System
 from tests.flow.wires import ValkeyWire
 
-CONTROLS = Path(__file__).resolve().parents[2] / "flow" / "controls"
+HURRY = Path(__file__).with_name("hurry")
 # No call for so long, and the process has done what it had to do: an answer of a server beside us takes a millisecond,
 # and a relay that has heard nothing for 0.05 s asks when the next row comes due.
 QUIET_SECONDS = {"worker": 0.06, "relay": 0.15}
-# More than the lease, the redelivery and the first backoffs of these tests.
-PASSED_SECONDS = 30
 HURRY_SECONDS = 0.25
 # How long an heir may take for what it can do at once, unless the zombie holds a lock.
 PATIENCE_SECONDS = 4.0
@@ -46,6 +44,8 @@ class Run:
     labels: tuple[str, ...]
     seconds: float
     waited_for_zombie: bool = False
+    second: str = ""
+    """Where the recovery was hit as well, empty if it was not."""
 
     @property
     def label(self) -> str:
@@ -54,17 +54,29 @@ class Run:
 
 
 class House:
-    """`target` is what is armed: worker or relay."""
+    """`target` is what is armed: worker (its main process, whatever the pool) or relay."""
 
-    def __init__(self, system: System, block: Block, subject: Subject, *, target: str, control: str = "") -> None:
+    def __init__(
+        self,
+        system: System,
+        block: Block,
+        subject: Subject,
+        *,
+        target: str,
+        control: str = "",
+        pool: str = "solo",
+        children: int = 1,
+    ) -> None:
         self.system = system
         self.subject = subject
         self.target = target
-        self.kills = self.stops = 0
+        self.glance = Glance(system)
+        self.kills = self.stops = self.intents = 0
+        self._pool = (pool, children)
         self._hurried_at = self._last_call_at = 0.0
         self._last_count = -1
         self._block = block
-        self._control = {"PYTHONPATH": str(CONTROLS), "TEST_CONTROL": control} if control else {}
+        self._more = {"PYTHONPATH": str(HURRY)} | ({"TEST_CONTROL": control} if control else {})
         self.programs = {name: self._start(name) for name in ("relay", "worker")}
         self.peers = _peers(system)
         system.ready(self.programs["worker"])
@@ -90,14 +102,19 @@ class House:
 
     def hit_twice(self, n: int, mode: Mode, m: int, again: Mode) -> bool:
         """A kill at the n-th call, and one at the m-th of the process started in its place; whether both came."""
+        return bool(self.pair(n, mode, m, again).second)
+
+    def pair(self, n: int, mode: Mode, m: int, again: Mode) -> Run:
+        """The same, with what was hit."""
         effect_id, begun = self._accept_armed(n, mode)
         if not self._block.fired:
-            self._ended(effect_id, begun)
-            return False
+            return self._ended(effect_id, begun)
+        first = self._seen()
         self._bury(self.programs[self.target])
         self._reborn(m, again)
         self._hit_or(effect_id, self._done)
-        return self._ended(effect_id, begun).fired
+        heir = self._ended(effect_id, begun)
+        return replace(heir, fired=True, labels=first, second=heir.label if heir.fired else "")
 
     def stop_until_done(self, n: int, mode: Mode) -> Run:
         """A worker stopped at its n-th call; it wakes when another one has taken over and ended the effect."""
@@ -127,12 +144,16 @@ class House:
         """Accept the effect with the target armed; back when it is hit, or when nothing is left to be hit."""
         accept = self.subject.prepare(self.system)
         begun = monotonic()
+        self.intents += 1
         armed = self.programs[self.target]
         self._settled_down(armed)
-        self._block.arm(armed.pid, n, mode)
+        self._arm(armed.pid, n, mode)
         effect_id = accept()
         self._hit_or(effect_id, self._over)
         return effect_id, begun
+
+    def _arm(self, pid: int, n: int, mode: Mode) -> None:
+        self._block.arm(pid, n, mode)
 
     def _hit_or(self, effect_id: str, over: Callable[[str], bool]) -> None:
         self.system.until(lambda: self._block.fired or over(effect_id), f"{effect_id} is over, or a point is hit")
@@ -199,22 +220,23 @@ class House:
         if name == "relay":
             program = self.system.relay(POLL=RELAY_POLL_SECONDS)
         else:
-            program = self.system.worker("solo", concurrency=1, **self.subject.settings(self.system), **self._control)
+            pool, children = self._pool
+            own = {**self.subject.settings(self.system), **self._more}
+            program = self.system.worker(pool, concurrency=children, **own)
         program.expected_to_run = name != self.target
         return program
 
     def _done(self, effect_id: str, *, hurry: bool = False) -> bool:
         """Settled or parked, with the outbox saying the same."""
-        state, row = self.system.state(effect_id), self.system.outbox(effect_id)
-        if state in FINAL or state == "parked":
-            return row is None or row["road"] == "parked"
+        if self.glance.done(effect_id):
+            return True
         if hurry and monotonic() > self._hurried_at + HURRY_SECONDS:
             self._hurried_at = monotonic()
-            self.pass_time(leases=False)
+            self.glance.duties_pass()
         return False
 
     def _over(self, effect_id: str) -> bool:
-        return self._done(effect_id) and self.system.wire.idle() and self._quiet()
+        return self._quiet() and self._done(effect_id) and self.system.wire.idle()
 
     def _quiet(self) -> bool:
         """Whether the armed process has called nothing for a while."""
@@ -227,22 +249,15 @@ class House:
         """Wait until the process does nothing; what it still says about the last effect is not of the next one."""
         self._last_count, self._last_call_at = -1, monotonic()
         if not self._block.fired or program.pid != self._block.fired:
-            self._block.arm(program.pid, NEVER, Mode.BEFORE)
+            self._arm(program.pid, NEVER, Mode.BEFORE)
         self.system.until(lambda: program.code is not None or self._quiet(), f"{program.name} is quiet")
         self._last_count, self._last_call_at = -1, monotonic()
 
     def pass_time(self, *, leases: bool) -> None:
         """Past every backoff and redelivery; `leases`: and past the lease of whoever holds an effect."""
-        moved = f"interval '{PASSED_SECONDS} seconds'"
-        lease = f", lease_until = lease_until - {moved}" if leases else ""
-        held = "" if leases else " and state <> 'executing'"
-        self.system.sql(
-            "begin;"
-            f" update effects set not_before = not_before - {moved}{lease} where settled_at is null{held};"
-            f" update outbox set available_at = available_at - {moved}"
-            f" where road <> 'parked' and effect_id in (select id from effects where settled_at is null{held});"
-            " select pg_notify('counterfoil', ''); commit"
-        )
+        if leases:
+            self.glance.leases_pass()
+        self.glance.duties_pass()
 
     def _seen(self) -> tuple[str, ...]:
         calls: list[Call] = self._block.calls()

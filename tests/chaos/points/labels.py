@@ -28,18 +28,18 @@ _OWN_NAME = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{4,}|\b[a-z]{2}_[A-Za-z0-9_]*\d[A-
 
 def labels(calls: Sequence[Call], peers: Mapping[int, str]) -> list[str]:
     """One label for each call, in order."""
-    said: dict[str, str] = {}
+    said: dict[tuple[int, str], str] = {}
     found = []
     for call in calls:
         peer = "pipe" if call.pipe else peers.get(call.port, "own socket" if call.port < 2 else f"port {call.port}")
         if call.op == "connect":
-            said[peer] = "connect"
+            said[call.pid, peer] = "connect"
             found.append(f"connect {peer}")
         elif call.op in HEARS:
-            found.append(f"{call.op} {peer} after {said.get(peer, 'nothing')}")
+            found.append(f"{call.op} {peer} after {said.get((call.pid, peer), 'nothing')}")
         else:
-            said[peer] = head(call.head, peer)
-            found.append(f"{call.op} {peer} {said[peer]}")
+            words = said[call.pid, peer] = head(call.head, peer)
+            found.append(f"{call.op} {peer} {words}")
     return found
 
 

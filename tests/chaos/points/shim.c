@@ -2,6 +2,9 @@
  *
  * Loaded with LD_PRELOAD; told what to do by a block of shared memory (block.py knows the same layout). The kill is a
  * raw system call, so that no handler, no atexit and no flush of the process runs: what a power cut leaves, is left.
+ *
+ * A pair needs no second order: whoever dies at the first point arms its heirs for the second, `again` calls later, in
+ * the same moment, so that no heir is too quick to be armed.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -25,7 +28,8 @@ enum { UNIX_SOCKET = 1, HEAD = 104, CALLS_MAX = 4096 };
 
 struct call { int32_t pid, op, pipe, port, result, length; char head[HEAD]; };
 struct block {
-    int32_t armed, n, mode, child, main_pid, count, fired_pid, fired_at, kills, unused[7];
+    int32_t armed, n, mode, child, main_pid, count, fired_pid, fired_at, kills, again, again_mode, second_at, epoch;
+    int32_t unused[3];
     struct call calls[CALLS_MAX];
 };
 static struct block *block;
@@ -46,10 +50,16 @@ static int mine(void) {
 }
 
 static void fire(int32_t i) {
-    block->fired_at = i;
-    block->kills++;
-    __atomic_store_n(&block->fired_pid, getpid(), __ATOMIC_RELEASE);
-    syscall(SYS_kill, getpid(), block->mode < STOP_BEFORE ? SIGKILL : SIGSTOP);
+    int signal = block->mode < STOP_BEFORE ? SIGKILL : SIGSTOP;
+    if (block->fired_at) block->second_at = i; else block->fired_at = i;
+    if (block->again) {
+        block->mode = block->again_mode;
+        block->n = block->count + block->again;
+        block->again = 0;
+    }
+    if (!block->fired_pid) __atomic_store_n(&block->fired_pid, getpid(), __ATOMIC_RELEASE);
+    __atomic_add_fetch(&block->kills, 1, __ATOMIC_RELEASE);
+    syscall(SYS_kill, getpid(), signal);
 }
 
 static void keep(struct call *call, const void *data, ssize_t length) {
@@ -63,16 +73,20 @@ static int port_of(const struct sockaddr *to) {
     return UNIX_SOCKET;
 }
 
-/* The number of this call, 0 if it does not count: neither socket nor pipe, or not the armed process. */
-static int32_t enter(int op, int fd, const struct sockaddr *to, const void *data, ssize_t length) {
-    if (!mine()) return 0;
+/* A call under way: its number, and in which life of the block; a pool child waits in a read from one to the next. */
+struct place { int32_t i, epoch; };
+
+/* Number 0 if the call does not count: neither socket nor pipe, or not the armed process. */
+static struct place enter(int op, int fd, const struct sockaddr *to, const void *data, ssize_t length) {
+    struct place nowhere = {0, 0};
+    if (!mine()) return nowhere;
     int before = errno;
     struct stat is;
-    if (fstat(fd, &is) || !(S_ISSOCK(is.st_mode) || S_ISFIFO(is.st_mode))) { errno = before; return 0; }
+    if (fstat(fd, &is) || !(S_ISSOCK(is.st_mode) || S_ISFIFO(is.st_mode))) { errno = before; return nowhere; }
     struct sockaddr_storage peer = {0};
     socklen_t size = sizeof peer;
     if (!to && S_ISSOCK(is.st_mode) && !getpeername(fd, (struct sockaddr *)&peer, &size)) to = (struct sockaddr *)&peer;
-    int32_t i = __atomic_add_fetch(&block->count, 1, __ATOMIC_ACQ_REL);
+    int32_t epoch = block->epoch, i = __atomic_add_fetch(&block->count, 1, __ATOMIC_ACQ_REL);
     if (i <= CALLS_MAX) {
         struct call *call = &block->calls[i - 1];
         *call = (struct call){getpid(), op, S_ISFIFO(is.st_mode), to ? port_of(to) : 0, -1, 0, {0}};
@@ -80,18 +94,19 @@ static int32_t enter(int op, int fd, const struct sockaddr *to, const void *data
     }
     if (i == block->n && (block->mode & 1) == 0) fire(i);
     errno = before;
-    return i;
+    return (struct place){i, epoch};
 }
 
-static ssize_t leave(int32_t i, ssize_t result, const void *answer) {
-    if (!i) return result;
+static ssize_t leave(struct place at, ssize_t result, const void *answer) {
+    int32_t i = at.i;
+    /* A call that was under way when we were disarmed or armed anew belongs to nobody any more. */
+    if (!i || at.epoch != block->epoch || !block->armed) return result;
     int after = errno;
     if (i <= CALLS_MAX) {
         block->calls[i - 1].result = (int32_t)result;
         if (answer) keep(&block->calls[i - 1], answer, result);
     }
-    /* A call that was under way when we were disarmed belongs to nobody any more. */
-    if (i == block->n && (block->mode & 1) == 1 && block->armed) fire(i);
+    if (i == block->n && (block->mode & 1) == 1) fire(i);
     errno = after;
     return result;
 }
@@ -100,36 +115,36 @@ static ssize_t leave(int32_t i, ssize_t result, const void *answer) {
 #define FIRST(message, field) ((message)->msg_iovlen ? (message)->msg_iov[0].field : 0)
 
 int connect(int fd, const struct sockaddr *to, socklen_t size) {
-    REAL(connect); int32_t i = enter(CONNECT, fd, to, NULL, 0); return (int)leave(i, real(fd, to, size), NULL);
+    REAL(connect); struct place i = enter(CONNECT, fd, to, NULL, 0); return (int)leave(i, real(fd, to, size), NULL);
 }
 ssize_t send(int fd, const void *data, size_t size, int flags) {
-    REAL(send); int32_t i = enter(SEND, fd, NULL, data, size); return leave(i, real(fd, data, size, flags), NULL);
+    REAL(send); struct place i = enter(SEND, fd, NULL, data, size); return leave(i, real(fd, data, size, flags), NULL);
 }
 ssize_t sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *to, socklen_t length) {
-    REAL(sendto); int32_t i = enter(SENDTO, fd, to, data, size);
+    REAL(sendto); struct place i = enter(SENDTO, fd, to, data, size);
     return leave(i, real(fd, data, size, flags, to, length), NULL);
 }
 ssize_t sendmsg(int fd, const struct msghdr *m, int flags) {
-    REAL(sendmsg); int32_t i = enter(SENDMSG, fd, NULL, FIRST(m, iov_base), FIRST(m, iov_len));
+    REAL(sendmsg); struct place i = enter(SENDMSG, fd, NULL, FIRST(m, iov_base), FIRST(m, iov_len));
     return leave(i, real(fd, m, flags), NULL);
 }
 ssize_t recv(int fd, void *data, size_t size, int flags) {
-    REAL(recv); int32_t i = enter(RECV, fd, NULL, NULL, 0); return leave(i, real(fd, data, size, flags), data);
+    REAL(recv); struct place i = enter(RECV, fd, NULL, NULL, 0); return leave(i, real(fd, data, size, flags), data);
 }
 ssize_t recvfrom(int fd, void *data, size_t size, int flags, struct sockaddr *from, socklen_t *length) {
-    REAL(recvfrom); int32_t i = enter(RECVFROM, fd, NULL, NULL, 0);
+    REAL(recvfrom); struct place i = enter(RECVFROM, fd, NULL, NULL, 0);
     return leave(i, real(fd, data, size, flags, from, length), data);
 }
 ssize_t recvmsg(int fd, struct msghdr *m, int flags) {
-    REAL(recvmsg); int32_t i = enter(RECVMSG, fd, NULL, NULL, 0); return leave(i, real(fd, m, flags), NULL);
+    REAL(recvmsg); struct place i = enter(RECVMSG, fd, NULL, NULL, 0); return leave(i, real(fd, m, flags), NULL);
 }
 ssize_t read(int fd, void *data, size_t size) {
-    REAL(read); int32_t i = enter(READ, fd, NULL, NULL, 0); return leave(i, real(fd, data, size), data);
+    REAL(read); struct place i = enter(READ, fd, NULL, NULL, 0); return leave(i, real(fd, data, size), data);
 }
 ssize_t write(int fd, const void *data, size_t size) {
-    REAL(write); int32_t i = enter(WRITE, fd, NULL, data, size); return leave(i, real(fd, data, size), NULL);
+    REAL(write); struct place i = enter(WRITE, fd, NULL, data, size); return leave(i, real(fd, data, size), NULL);
 }
 ssize_t writev(int fd, const struct iovec *v, int n) {
-    REAL(writev); int32_t i = enter(WRITEV, fd, NULL, n > 0 ? v->iov_base : NULL, n > 0 ? (ssize_t)v->iov_len : 0);
+    REAL(writev); struct place i = enter(WRITEV, fd, NULL, n > 0 ? v->iov_base : NULL, n > 0 ? (ssize_t)v->iov_len : 0);
     return leave(i, real(fd, v, n), NULL);
 }
