@@ -1,6 +1,7 @@
 """Takes one guard out of a program started by a test (on its PYTHONPATH): the oracle must notice, or it proves nothing.
 
-`COUNTERFOIL_TEST_CONTROL` names the guard. A patch is applied when its module is imported; the product has no switch
+`COUNTERFOIL_TEST_CONTROL` names the guard, or several with commas where one covers for another. A patch is applied
+when its module is imported; the product has no switch
 for any of this.
 """
 
@@ -14,6 +15,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
+
+from removals import REMOVALS
 
 
 def _random_key(module: ModuleType) -> None:
@@ -65,6 +68,7 @@ _CONTROLS: dict[str, tuple[str, Callable[[ModuleType], None]]] = {
     "delete_on_publish": ("service.store.outbox", _delete_on_publish),
     "no_gate": ("service.store.incarnation", _no_gate),
     "no_recovery_point": ("service.providers.stripe.attempt", _no_recovery_point),
+    **REMOVALS,
 }
 
 
@@ -94,5 +98,5 @@ class _Patching(importlib.abc.MetaPathFinder):
         return spec
 
 
-if control := os.environ.get("COUNTERFOIL_TEST_CONTROL"):
+for control in filter(None, os.environ.get("COUNTERFOIL_TEST_CONTROL", "").split(",")):
     sys.meta_path.insert(0, _Patching(*_CONTROLS[control]))
