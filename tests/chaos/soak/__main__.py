@@ -24,7 +24,7 @@ from tests.chaos.soak.round import Round, play
 
 ROUND_SECONDS = 75.0
 # What only recovery writes into the journal. A soak of half an hour that never saw one of these has proven little.
-BRANCHES = ("leased_out", "unknown", "deferred", "retried", "late_answer", "replayed")
+BRANCHES = ("leased_out", "unknown", "deferred", "late_answer", "replayed", "verified")
 VACUOUS_BELOW_HOURS = 0.5
 GREEN, RED, VACUOUS = 0, 1, 2
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from service.core.errors import DedupeConflict, DependencyUnavailable
+from service.core.errors import CounterfoilError, DedupeConflict, DependencyUnavailable
 from service.store.database import engine
 from tasks import task_of
 from tests.chaos.soak.history import History
@@ -127,6 +127,8 @@ class Client:
             return "fail", "422 dedupe_conflict"
         except DependencyUnavailable as error:
             raise _Unknown(str(error)) from error
+        except CounterfoilError as error:
+            return "fail", f"{type(error).__name__}: {error}"
         except Exception as error:
             # The caller's own statement and commit are SQLAlchemy's to report, and may have been carried out.
             if type(error).__module__.startswith("sqlalchemy"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import time
@@ -40,7 +41,7 @@ class History:
     def lines(self) -> Iterator[Line]:
         """A last line that a kill has torn is nobody's word."""
         for text in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
-            if text.endswith("}"):
+            with suppress(ValueError):
                 yield Line(**json.loads(text))
 
     def ends(self) -> dict[int, Line]:

@@ -8,17 +8,19 @@ from __future__ import annotations
 import io
 import random
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
 from tests.chaos.lineage import Cluster, lineage
 from tests.chaos.soak.history import History
-from tests.contract.fake_servers import FakeServer, running
+from tests.contract.fake_servers import running
 from tests.flow import brokers
 from tests.flow.nursery import Nursery
 from tests.flow.program import Program
@@ -31,6 +33,10 @@ CLIENTS = 3
 WISHES_PER_SECOND = 8.0  # of each client: two cores can follow, with faults
 SECRET = "whsec_soak"
 ENDS_BY_ITSELF = "client"
+_PROCESSING = (
+    "select provider_ref from effects where state = 'awaiting' and provider_ref is not null"
+    " and request->>'payment_method' = 'pm_success_de'"
+)
 _ORDERS = "create table soak_orders (key text primary key)"
 
 
@@ -84,6 +90,8 @@ class Installation:
         self.ground = ground
         self.system = system
         self.restarts: Counter[str] = Counter()
+        self.deaths: list[str] = []
+        """Who ended by itself: no fault of ours allows that, whatever else is broken."""
         self.folder = folder
         self.ports = [brokers.free_port() for _ in range(2)]
         self._choose = choose
@@ -91,8 +99,7 @@ class Installation:
         self._stop = folder / "stop"
         self._starters: dict[str, Callable[[], Program]] = self._roles()
         self.programs: dict[str, Program] = {}
-        self.down: set[str] = set()
-        """What a fault keeps down for a while; not to be tended."""
+        self.ears = [self._ear(port) for port in self.ports]
         self.tend()
         self.system.until(lambda: all(self._is_up(name) for name in self.programs), "everything is up", 60)
 
@@ -119,6 +126,20 @@ class Installation:
         words = [name, str(self._seed), str(self.history(name).path), str(self._stop), str(WISHES_PER_SECOND), *doors]
         return self.system.start(name, ["tests.chaos.soak.client", *words])
 
+    def _ear(self, port: int) -> str:
+        """Stripe tells both APIs what happened; the endpoint's id, by which it can be made to tell it badly."""
+        where = f"http://127.0.0.1:{port}/v1/webhooks/stripe"
+        return str(self.system.stripe.admin("webhooks", {"url": where, "secret": SECRET})["id"])
+
+    def the_bank_pays(self) -> None:
+        """What Stripe only took note of is done; not while it or the database is down, and nothing twice."""
+        rows: list[dict[str, Any]] = []
+        with suppress(psycopg.Error):
+            rows = self.system.sql(_PROCESSING)
+        for row in rows:
+            with suppress(OSError):
+                self.system.stripe.admin(f"intents/{row['provider_ref']}/finish", {"as": "succeeded"})
+
     def history(self, client: str) -> History:
         return History(self.folder / f"{client}.jsonl")
 
@@ -136,12 +157,14 @@ class Installation:
         """Start what is not running, as a supervisor would; a client that ended by itself has ended."""
         for name, start in self._starters.items():
             old = self.programs.get(name)
-            if name in self.down or (old is not None and old.code is None):
+            if old is not None and old.code is None:
                 continue
             if old is not None and name in self.clients and old.code == 0:
                 continue
             if old is not None:
                 self.restarts[name.partition("-")[0]] += 1
+                if old.code not in (-signal.SIGKILL, 0):
+                    self.deaths.append(f"I10 {old.name} (pid {old.pid}) ended by itself with {old.code}")
             self.programs[name] = start()
             self.programs[name].expected_to_run = False
 
@@ -167,21 +190,13 @@ def installed(ground: Ground, broker: str, seed: int, folder: Path) -> Iterator[
         name = end.enter_context(ground.server.database(template=ground.template))
         system = System(ground.server.url_of(name), wire, *fakes, ground.nursery, _made(folder / "programs"))
         end.callback(_close, system)
-        made = Installation(ground, system, random.Random(f"{seed} pools"), seed, folder)
-        _listen(system.stripe, made.ports)
-        yield made
+        yield Installation(ground, system, random.Random(f"{seed} pools"), seed, folder)
 
 
 def _close(system: System) -> None:
     """Silently: of a red round the logs are among the evidence."""
     with redirect_stdout(io.StringIO()):
         system.close()
-
-
-def _listen(stripe: FakeServer, ports: list[int]) -> None:
-    """Stripe tells us what happened, twice and late as it pleases."""
-    for port in ports:
-        stripe.admin("webhooks", {"url": f"http://127.0.0.1:{port}/v1/webhooks/stripe", "secret": SECRET})
 
 
 def _made(folder: Path) -> Path:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
+from typing import Any
 
 import psutil
 import psycopg
@@ -24,6 +25,8 @@ PAUSE_SECONDS = (1.0, 6.0)
 DOWN_SECONDS = (0.3, 3.0)
 COPIES = 25
 LANES = {"charge": "charge", "refund": "charge", "capture": "charge", "cancel": "charge", "email": "email"}
+_GOOD_WEBHOOKS = {"duplicate": 1, "reorder": 1, "delay": 0.0, "drop": 0}
+_BAD_WEBHOOKS = ({"duplicate": 4}, {"reorder": 5}, {"delay": 3.0}, {"drop": 2}, {"drop": ["*"]})
 _STRIPE_FAULTS = ("close_before", "close_after", "status_429", "conflict_409", "status_502_html", "truncate", "drip")
 # A 500 stored under the key of a create is replayed for as long as the key lives (a day): no round waits for that.
 _CONFIRM_FAULTS = (*_STRIPE_FAULTS, "status_500_stored_after")
@@ -31,7 +34,7 @@ WEIGHTS = {
     "kill_worker": 6, "kill_child": 3, "pause_worker": 5, "end_worker": 2, "kill_relay": 3, "pause_relay": 2,
     "kill_api": 3, "kill_beat": 1, "kill_client": 3, "lose_messages": 3, "freeze_broker": 2, "restart_broker": 2,
     "repeat_messages": 3, "cut_database": 3, "cut_one_connection": 3, "crash_database": 1, "stripe_fault": 8,
-    "mail_fault": 4, "crash_provider": 3, "provider_down": 2, "replay": 2,
+    "mail_fault": 4, "crash_provider": 3, "provider_down": 2, "bad_webhooks": 2, "replay": 2,
 }  # fmt: skip
 
 
@@ -65,6 +68,7 @@ class Nemesis:
         self.undo_what_is_over(all_of_it=True)
         for fake in (self._house.system.stripe, self._house.system.mail):
             fake.reset()
+        self._webhooks(_GOOD_WEBHOOKS)
 
     # --- processes -----------------------------------------------------------------------------------------------
 
@@ -208,6 +212,17 @@ class Nemesis:
         fake.kill()
         self._later(DOWN_SECONDS, fake.start)
         return True
+
+    def _bad_webhooks(self) -> bool:
+        """Doubled, out of order, late, every second one lost, or all of them."""
+        with suppress(OSError):
+            self._webhooks({**_GOOD_WEBHOOKS, **self._choose.choice(_BAD_WEBHOOKS)})
+            return True
+        return False
+
+    def _webhooks(self, knobs: dict[str, Any]) -> None:
+        for ear in self._house.ears:
+            self._house.system.stripe.admin("webhooks", {"id": ear, **knobs})
 
     # --- people --------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from tests.chaos.soak.verdict import Verdict, judge
 from tests.flow.waiting import age, until
 
 TEND_SECONDS = 0.05
+BANK_SECONDS = 2.0
 CALM_SECONDS = 150.0
 """Longer than the longest lease, backoff and redelivery of a round one after the other, on a machine that is busy."""
 _OPEN = "select id, kind, state, attempt, not_before from effects where state not in ('succeeded', 'failed')"
@@ -60,22 +61,28 @@ def play(ground: Ground, broker: str, seed: int, seconds: float, folder: Path) -
 
 
 def _fault(house: Installation, nemesis: Nemesis, choose: random.Random, seconds: float) -> None:
-    over = age(seconds)
+    over, banking = age(seconds), age(BANK_SECONDS)
     while not over():
         nemesis.strike()
         due = age(choose.uniform(*GAP_SECONDS))
         while not (due() or over()):
             nemesis.undo_what_is_over()
             house.tend()
+            if banking():
+                house.the_bank_pays()
+                banking = age(BANK_SECONDS)
             until(age(TEND_SECONDS), "the supervisor looks again")
 
 
 def _drain(house: Installation) -> None:
     """Clients get their answers, then every effect comes to its end; the supervisor goes on all the while."""
     house.no_more_wishes()
-    over = age(CALM_SECONDS)
+    over, banking = age(CALM_SECONDS), age(0)
     while True:
         house.tend()
+        if banking():
+            house.the_bank_pays()
+            banking = age(BANK_SECONDS)
         open_ones = house.system.sql(_OPEN) if house.clients_are_done() else [{"client": "still asking"}]
         if not open_ones:
             return

@@ -34,7 +34,7 @@ class Verdict:
 def judge(house: Installation, seed: int) -> Verdict:
     """Everything is quiet; compare what is with what must be."""
     books = house.system.oracle.books()
-    wrong = house.system.oracle.violations(books)
+    wrong = [*house.deaths, *house.system.oracle.violations(books)]
     asked: dict[str, Wish] = {}
     infos = wishes = 0
     for name in house.clients:

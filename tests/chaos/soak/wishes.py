@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 Verb = Literal["charge", "hold", "capture", "cancel", "refund", "letter", "repeat", "change", "roll back"]
 Door = Literal["http", "python"]
-GOOD, DECLINED = "pm_card_visa", "pm_card_visa_chargeDeclined"
-DECLINED_SHARE = 0.08
+GOOD, DECLINED, SLOW = "pm_card_visa", "pm_card_visa_chargeDeclined", "pm_success_de"
+"""SLOW is a bank debit: Stripe says `processing`, and days later (here: seconds) that it was paid."""
+CARDS = {GOOD: 86, DECLINED: 8, SLOW: 6}
 _WEIGHTS: dict[Verb, int] = {
     "charge": 44, "letter": 10, "refund": 14, "hold": 8, "repeat": 10, "change": 7, "roll back": 7,
 }  # fmt: skip
@@ -71,7 +72,7 @@ class Program:
 
     def _money(self, number: int, verb: Verb, choose: random.Random) -> Wish:
         amount = choose.randint(100, 9_999)
-        card = DECLINED if verb == "charge" and choose.random() < DECLINED_SHARE else GOOD
+        card = choose.choices(list(CARDS), list(CARDS.values()))[0] if verb == "charge" else GOOD
         body: dict[str, Any] = {"amount": amount, "currency": "eur", "customer": "cus_1", "payment_method": card}
         if verb == "charge" and choose.random() < 0.3:
             body["receipt_email"] = f"{self.name}-{number}@example.test"
@@ -81,7 +82,7 @@ class Program:
             return self._held
         if verb == "roll back":
             return self._made(number, verb, "charge", body, choose, door="python")
-        good = card == GOOD
+        good = card != DECLINED
         made = self._made(
             number, verb, "charge", body, choose, ends="succeeded" if good else "failed", moves=amount * good
         )
@@ -110,7 +111,7 @@ class Program:
         first = choose.choice(self._given[-REACH:])
         body = dict(first.body)
         if verb == "change":
-            body |= {"subject": "Another"} if first.kind == "email" else {"amount": first.body["amount"] + 1}
+            body |= {"subject": "Another"} if first.kind == "email" else {"amount": _another(first)}
         door: Door = choose.choice(("http", "python"))
         return Wish(number, verb, first.kind, door, first.key, body, upon=first.number)
 
@@ -133,3 +134,9 @@ class Program:
     ) -> Wish:
         chosen: Door = door or choose.choice(("http", "python"))
         return Wish(number, verb, kind, chosen, f"{self.name}:{number}:{kind}", body, ends, moves, upon)
+
+
+def _another(first: Wish) -> int:
+    """An amount that would be fine under a new key: a refund never asks for more than was taken."""
+    amount = int(first.body["amount"])
+    return amount - 1 if first.kind == "refund" and amount > 1 else amount + 1
