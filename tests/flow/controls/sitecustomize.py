@@ -1,8 +1,7 @@
 """Takes one guard out of a program started by a test (on its PYTHONPATH): the oracle must notice, or it proves nothing.
 
 `COUNTERFOIL_TEST_CONTROL` names the guard, or several with commas where one covers for another. A patch is applied
-when its module is imported; the product has no switch
-for any of this.
+when its module is imported; the product has no switch for any of this.
 """
 
 from __future__ import annotations
@@ -75,9 +74,9 @@ _CONTROLS: dict[str, tuple[str, Callable[[ModuleType], None]]] = {
 class _Patching(importlib.abc.MetaPathFinder):
     """Finds the one module like everybody else, and patches it once it has run."""
 
-    def __init__(self, name: str, patch: Callable[[ModuleType], None]) -> None:
+    def __init__(self, name: str, patches: Sequence[Callable[[ModuleType], None]]) -> None:
         self._name = name
-        self._patch = patch
+        self._patches = patches
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -92,11 +91,14 @@ class _Patching(importlib.abc.MetaPathFinder):
 
         def patched(module: ModuleType) -> None:
             execute(module)
-            self._patch(module)
+            for patch in self._patches:
+                patch(module)
 
         spec.loader.exec_module = patched  # type: ignore[method-assign]
         return spec
 
 
+_wanted: dict[str, list[Callable[[ModuleType], None]]] = {}
 for control in filter(None, os.environ.get("COUNTERFOIL_TEST_CONTROL", "").split(",")):
-    sys.meta_path.insert(0, _Patching(*_CONTROLS[control]))
+    _wanted.setdefault(_CONTROLS[control][0], []).append(_CONTROLS[control][1])
+sys.meta_path[:0] = [_Patching(name, patches) for name, patches in _wanted.items()]
