@@ -40,7 +40,7 @@ def relay_looks(w: World) -> bool:
     """Take what is due, then publish it; W3 lies between. False when it has to wait until somebody is back."""
     hub, nemesis = w.hub, w.nemesis
     # While every worker is paused, the window of published effects is full and nothing is taken.
-    until = max(w.down_until, w.broker_until, min(worker.frozen_until for worker in w.workers))
+    until = max(w.down_until, w.broker_until, w.paused_until())
     if hub.now < until:
         w.due(until - hub.now)
         return False
@@ -51,31 +51,40 @@ def relay_looks(w: World) -> bool:
         return False
     if nemesis.fires(n.RELAY_DIES):
         return True
-    due = [Due(row.id, row.kind, "lane", 0, again) for row, again in taken]
     away = nemesis.fires(n.BROKER_AWAY)
-    for message in relay._messages(due):
+    for ids in messages(taken):
         if not away or w.random.random() < 0.5:
-            publish(w, message.task, message.effect_ids)
+            publish(w, ids)
     if away:
         w.broker_until = hub.now + nemesis.span()
         w.database.put_back([row for row, _ in taken])
     return True
 
 
-def publish(w: World, kind: str, ids: Sequence[str]) -> None:
+def messages(taken: list[tuple[Row, bool]]) -> list[tuple[str, ...]]:
+    """The ids of each message; one row is one message."""
+    if len(taken) < 2:
+        return [(row.id,) for row, _ in taken]
+    due = [Due(row.id, row.kind, "lane", 0, again) for row, again in taken]
+    return [message.effect_ids for message in relay._messages(due)]
+
+
+def publish(w: World, ids: Sequence[str]) -> None:
     nemesis = w.nemesis
+    if not nemesis.chance:
+        w.hub.at(0.01 + 0.2 * w.random.random(), w.deliver, ids)
+        return
     if nemesis.fires(n.MAIL_LOST):
         return
-    copies = w.random.randint(2, 5) if nemesis.fires(n.DOUBLED) else 1
-    for _ in range(copies):
+    for _ in range(w.random.randint(2, 5) if nemesis.fires(n.DOUBLED) else 1):
         delay = nemesis.span() if nemesis.fires(n.DELAYED) else 0.01 + 0.2 * w.random.random()
-        w.hub.at(delay, w.deliver, (kind, ids))
+        w.hub.at(delay, w.deliver, ids)
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------
 
 
-def run_message(w: World, _kind: str, ids: Sequence[str]) -> None:
+def run_message(w: World, ids: Sequence[str]) -> None:
     """Claim what is due and free; each effect is then performed on its own."""
     hub, until = w.hub, w.hub.now + execute.CLAIM_PATIENCE_SECONDS
     while True:

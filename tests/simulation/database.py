@@ -24,8 +24,8 @@ _STATES = {state.value: state for state in State}
 _FORGOTTEN = ("unanswered", "missed_at_age_seconds", "stored_500", "look_up")
 
 
-class Broken(AssertionError):
-    """A promise is broken."""
+class Broken(BaseException):
+    """A promise is broken; a `BaseException`, so that nothing in the product catches it."""
 
 
 class Row:
@@ -67,6 +67,8 @@ class Database:
     def commit(self, work: Callable[[], Any]) -> Any:
         """Do it, unless the database is away; its answer may be lost although it is done. Raises DependencyUnavailable."""
         hub = self.hub
+        if not self.nemesis.left and hub.now >= self.away_until:
+            return work()
         if hub.now >= self.away_until and self.nemesis.fires(OUTAGE):
             self.away_until = hub.now + self.nemesis.span()
         if hub.now < self.away_until:

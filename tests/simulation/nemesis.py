@@ -6,9 +6,10 @@ the world is healed and has to come to rest. Every shot is counted, so that a ki
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from random import Random
 
+Hits = defaultdict[str, int]
 HOUR, DAY = 3600.0, 86400.0
 F1, F2, F3, F4, F5 = "F1 closed before", "F2 429", "F3 409", "F4 stored 500, not done", "F5 stored 500, done"
 F6, F7, F8, F9, F10 = "F6 502", "F7 closed after", "F8 hangs", "F9 truncated", "F10 drips"
@@ -38,7 +39,7 @@ SPANS = (2.0, 30.0, 85.0, 100.0, 600.0, 1.5 * HOUR, 5 * HOUR, 19.5 * HOUR, 21 * 
 class Nemesis:
     """The faults of one seed."""
 
-    def __init__(self, random: Random, hits: Counter[str]) -> None:
+    def __init__(self, random: Random, hits: Hits) -> None:
         self.hits = hits
         self.random = random.random
         self.uniform = random.uniform
@@ -55,27 +56,36 @@ class Nemesis:
         self.wire = [kind for kind in WIRE if kind in self.chance]
         # Persons are no fault; they are about in some seeds.
         self.persons = bool(self.left) and random.random() < 0.35
-        self.strikes = not self.chance.keys().isdisjoint((CRASH, PAUSE, BLACKOUT))
+        self.strikes = tuple(kind for kind in (BLACKOUT, CRASH, PAUSE) if kind in self.chance)
 
     def fires(self, kind: str) -> bool:
         """Whether this kind of fault happens here and now."""
-        chance = self.chance.get(kind)
-        if chance is None or not self.left or self.random() >= chance:
+        if kind not in self.chance or self.random() >= self.chance[kind]:
             return False
-        self.left -= 1
-        self.hits[kind] += 1
+        self.fired(kind)
         return True
+
+    def fired(self, kind: str) -> None:
+        """One fault less to come; after the last one the world is healed."""
+        self.hits[kind] += 1
+        self.left -= 1
+        if not self.left:
+            self.heal()
+
+    def heal(self) -> None:
+        """From now on nothing goes wrong any more."""
+        self.left, self.chance, self.wire, self.strikes = 0, {}, [], ()
 
     def fate(self) -> str:
         """What becomes of one call to a provider; empty when it goes well."""
-        if not self.wire or not self.left:
+        if not self.wire:
             return ""
-        kind = self.choice(self.wire)
+        kind = self.wire[int(self.random() * len(self.wire))]
         return kind if self.fires(kind) else ""
 
     def span(self) -> float:
         """How long something lasts."""
-        return self.choice(self.spans) * self.uniform(0.95, 1.05)
+        return self.spans[int(self.random() * len(self.spans))] * (0.95 + 0.1 * self.random())
 
     def told(self) -> dict[str, object]:
         """The options, for a person who repeats the seed."""

@@ -11,7 +11,7 @@ import argparse
 import gc
 import json
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -20,7 +20,9 @@ from time import monotonic, process_time
 from typing import Any
 
 from tests.simulation import nemesis as n
+from tests.simulation.database import Broken
 from tests.simulation.guards import BY_NAME, GUARDS, standing_in
+from tests.simulation.nemesis import Hits
 from tests.simulation.world import World
 
 REGRESSIONS = Path(__file__).with_name("regressions.txt")
@@ -66,36 +68,42 @@ class Batch:
         return [name for name in SOMETIMES if self.hits[name] < TIMES] if self.seeds >= ENOUGH_SEEDS else []
 
 
-def play(seed: int, *, off: str = "", tracing: bool = False) -> tuple[World, str | None]:
-    """One seed; with it the promise it breaks. Call it `standing_in`."""
-    world = World(seed, off=off, tracing=tracing)
+def play(seed: int, *, off: str = "", tracing: bool = False, hits: Hits | None = None) -> tuple[World, str | None]:
+    """One seed; with it the promise it breaks, counted in `hits`. Call it `standing_in`."""
+    world = World(seed, off=off, tracing=tracing, hits=hits)
     try:
         world.run()
+    except Broken as broken:
+        return world, str(broken)
     except Exception as error:  # noqa: BLE001 - a bug in the product is a find like any other
-        return world, f"{error}" if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+        return world, f"{type(error).__name__}: {error}"
     return world, None
 
 
 def block(begin: int, seeds: int, off: str = "", *, first: bool = False) -> Batch:
     """Seeds one after another; with `first` only until one of them breaks something."""
-    done, began = Batch(), process_time()
-    gc.disable()  # a world is a tangle of cycles, collected once a block
+    done, began, hits = Batch(), process_time(), defaultdict(int)
+    # A world is a tangle of cycles, collected now and then; all that was there before is no part of it.
+    gc.disable()
+    gc.freeze()
     try:
         with standing_in(BY_NAME.get(off)):
             for seed in range(begin, begin + seeds):
-                world, wrong = play(seed, off=off)
+                world, wrong = play(seed, off=off, hits=hits)
                 done.seeds += 1
                 done.events += world.hub.events
                 done.days += world.hub.now / n.DAY
-                done.hits.update(world.hits)
                 if wrong:
                     done.broken.append((seed, wrong))
                     if first:
                         break
-                if seed % 200 == 199:
+                world.close()
+                if seed % 1000 == 999:
                     gc.collect()
     finally:
+        gc.unfreeze()
         gc.enable()
+    done.hits.update(hits)
     done.cpu = process_time() - began
     return done
 

@@ -101,7 +101,8 @@ def test_an_outage_after_a_refunds_answer_and_a_day_of_silence_do_not_give_it_ba
     """W9 in two halves: Stripe has answered, its id cannot be noted, and the key is forgotten before the next attempt."""
     with standing_in(None):
         world = World(4)
-        world.nemesis.left, world.hooks = 0, False
+        world.nemesis.heal()
+        world.hooks = False
         honest = world.record
 
         def stopped(_: object) -> None:

@@ -85,26 +85,31 @@ class Wire:
 
     def _round_trip(self, land: Callable[[str], Answer], fate: str) -> Answer:
         """It lands whatever becomes of its sender."""
+        hub, seconds = self.hub, 0.05 + 0.3 * self.random()
+        if self.world.dies():
+            hub.running.process.dead = True  # type: ignore[union-attr]
+        answer = land(fate) if hub.skip(seconds) else self._landing(seconds, land, fate)
+        self.world.point()
+        return answer
+
+    def _landing(self, seconds: float, land: Callable[[str], Answer], fate: str) -> Answer:
         hub, fibre, box = self.hub, self.hub.running, []
 
         def arrives(_: object) -> None:
             box.append(land(fate))
             hub.resume(fibre)
 
-        hub.at(0.05 + 0.3 * self.random(), arrives)
-        if self.world.dies():
-            fibre.process.dead = True
+        hub.at(seconds, arrives)
         hub.wait()
-        self.world.point()
         return box[0]
 
 
 class StripeSide:
     """Stands for `StripeApi`: the same calls, the same replies."""
 
-    def __init__(self, wire: Wire) -> None:
-        self.wire, self.books = wire, wire.books
-        self.banks = wire.world.banks
+    def plug(self, wire: Wire) -> None:
+        """From now on the calls go there."""
+        self.wire, self.books, self.banks = wire, wire.books, wire.world.banks
 
     def _reply(
         self, step: Step, call: Call, doubt: bool, land: Callable[[str], Answer], *, read: bool = False
@@ -199,8 +204,7 @@ def _read(thing: dict[str, Any] | None, fate: str) -> Answer:
 class ResendSide:
     """Stands for the wire below Resend."""
 
-    def __init__(self, wire: Wire) -> None:
-        self.wire = wire
+    wire: Wire
 
     def request(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, *, seconds: float, before_send: Any

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cache
 from math import inf
 from random import Random
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 from service.core.effect import Policy, Ready
 from service.engine import hold
 from service.providers import deadline
-from service.providers.mail import smtp
+from service.providers.mail import message, smtp
 from service.providers.mail.resend import ResendMail
 from service.providers.stripe import attempt as stripe_attempt
 from service.providers.stripe import look_ups
@@ -23,24 +25,34 @@ from tests.simulation import nemesis as n
 from tests.simulation.books import Books
 from tests.simulation.database import Broken, Database, Row
 from tests.simulation.hub import Fibre, Hub, Killed, Process
-from tests.simulation.nemesis import DAY, HOUR, Nemesis
+from tests.simulation.nemesis import DAY, HOUR, Hits, Nemesis
 from tests.simulation.wires import ResendSide, SmtpSide, StripeSide, Wire
 
+SENDER = "us@shop.test"
 END_SECONDS = 40 * DAY
 EVENTS_MAX = 60_000
 _clock = Hub()
+_parseaddr = cache(message.parseaddr)  # there are a dozen addresses
+
+
+def _monotonic() -> float:
+    """The running process's clock, which drifts."""
+    running = _clock.running
+    return _clock.now * running.process.rate if running else _clock.now
 
 
 class _Clock:
     """Stands for the module `time` where the product reads it."""
 
-    @staticmethod
-    def monotonic() -> float:
-        return _clock.monotonic()
+    monotonic = staticmethod(_monotonic)
 
     @staticmethod
     def time() -> float:
         return _clock.wall()
+
+
+def _nobody(_: Any) -> None:
+    """Listens to nothing any more."""
 
 
 class _Log:
@@ -57,25 +69,50 @@ def virtual() -> list[tuple[Any, str, Any]]:
     """What has to stand in the product's modules so that time, sockets and letters are ours."""
     log = _Log()
     return [
-        (hold, "monotonic", _Clock.monotonic),
-        (stripe_attempt, "monotonic", _Clock.monotonic),
+        (hold, "monotonic", _monotonic),
+        (stripe_attempt, "monotonic", _monotonic),
         (deadline, "time", _Clock),
         (look_ups, "time", _Clock),
         (smtp, "Session", SmtpSide),
         (smtp, "render", lambda *_: b""),
+        (message, "parseaddr", _parseaddr),
         (actors.execute, "log", log),
         (actors.verify, "log", log),
     ]
 
 
+def _providers(mail: Any) -> dict[str, Any]:
+    own: dict[str, Any] = {"livemode": False, "deadline_seconds": actors.DEADLINE_SECONDS}
+    api: Any = _STRIPE
+    return {
+        "charge": StripeCharges(api, **own),
+        "refund": StripeRefunds(api, **own),
+        "capture": StripeCaptures(api, **own),
+        "cancel": StripeCancels(api, **own),
+        "email": mail,
+    }
+
+
+def _resend() -> ResendMail:
+    mail: Any = ResendMail("http://127.0.0.1:1", "key", sender=SENDER, deadline_seconds=20.0)
+    mail._wire = ResendSide()
+    return mail  # type: ignore[no-any-return]
+
+
+# One of each for all seeds, as in a worker's process; each world plugs its wires in.
+_STRIPE = StripeSide()
+_WITH_RESEND = _providers(_resend())
+_WITH_SMTP = _providers(smtp.SmtpMail(smtp.Server("mail", 25), sender=SENDER, deadline_seconds=20.0))
+
+
 class World:
     """Everything there is in one seed. `off` names the guard that is taken out, empty for none."""
 
-    def __init__(self, seed: int, *, off: str = "", tracing: bool = False) -> None:
+    def __init__(self, seed: int, *, off: str = "", tracing: bool = False, hits: Hits | None = None) -> None:
         global _clock  # noqa: PLW0603 - the one clock that the product's modules read
         self.seed, self.off = seed, off
         self.random = random = Random(seed)
-        self.hits: Counter[str] = Counter()
+        self.hits: Hits = defaultdict(int) if hits is None else hits
         self.nemesis = Nemesis(random, self.hits)
         self.options = self.nemesis.told()
         self.hub = _clock = Hub()
@@ -85,6 +122,7 @@ class World:
         self.books = Books(self.hub, self.nemesis, random, self.database)
         self.down_until = self.broker_until = 0.0
         self.look_at = inf
+        self.pauses = False
         self.sent: Any = None
         self.banks: dict[str, str] = {}
         self.hooks = random.random() < 0.5
@@ -101,25 +139,11 @@ class World:
         return Process(f"worker {number}", rate=rate, skew_seconds=random.uniform(-1800, 1800) if skewed else 0.0)
 
     def _providers(self) -> None:
-        wire = Wire(self)
-        api: Any = StripeSide(wire)
-        own = {"livemode": False, "deadline_seconds": actors.DEADLINE_SECONDS}
-        SmtpSide.wire = wire
+        self.wire = wire = Wire(self)
+        _STRIPE.plug(wire)
+        ResendSide.wire = SmtpSide.wire = wire
         self.keyed = self.random.random() < 0.5
-        sender = "us@shop.test"
-        mail: Any
-        if self.keyed:
-            mail = ResendMail("http://127.0.0.1:1", "key", sender=sender, deadline_seconds=20.0)
-            mail._wire = ResendSide(wire)
-        else:
-            mail = smtp.SmtpMail(smtp.Server("mail", 25), sender=sender, deadline_seconds=20.0)
-        self.providers: dict[str, Any] = {
-            "charge": StripeCharges(api, **own),
-            "refund": StripeRefunds(api, **own),
-            "capture": StripeCaptures(api, **own),
-            "cancel": StripeCancels(api, **own),
-            "email": mail,
-        }
+        self.providers = _WITH_RESEND if self.keyed else _WITH_SMTP
 
     # --- what is asked for -------------------------------------------------------------------------------------------
 
@@ -206,20 +230,20 @@ class World:
         if at != self.look_at:
             return
         self.look_at = inf
-        if all(invariants.rests(self, row) for row in self.database.rows.values()):
+        open_ = [row for row in self.database.rows.values() if row.road not in ("gone", "parked")]
+        if not open_ or all(invariants.rests(self, row) for row in open_) or not actors.relay_looks(self):
             return
-        if not actors.relay_looks(self):
-            return
-        coming = [r.available_at for r in self.database.rows.values() if r.road in ("fresh", "later", "published")]
+        coming = [row.available_at for row in open_ if row.road != "gone"]
         if coming:
             self.due(max(0.0, min(coming) - self.hub.now))
 
-    def deliver(self, message: tuple[str, tuple[str, ...]]) -> None:
+    def deliver(self, ids: Sequence[str]) -> None:
         """The broker hands a message to a worker, when there is one."""
         if self.hub.now < self.down_until:
-            self.hub.at(self.down_until - self.hub.now + self.random.random(), self.deliver, message)
+            self.hub.at(self.down_until - self.hub.now + self.random.random(), self.deliver, ids)
             return
-        self.hub.spawn(self.random.choice(self.workers), actors.run_message, self, *message)
+        worker = self.workers[int(self.random.random() * len(self.workers))]
+        self.hub.begin(worker, actors.run_message, self, ids)
 
     def record(self, attempt: Any, progress: Any) -> bool:
         """What `Executor` gives a hold to write recovery points with."""
@@ -233,27 +257,39 @@ class World:
             delay = self.nemesis.span() if self.nemesis.fires(n.HOOK_LATE) else self.random.uniform(0.5, 5.0)
             self.hub.at(delay, lambda _: actors.webhook(self, intent))
 
+    def paused_until(self) -> float:
+        """When the first worker is awake again."""
+        return min([worker.frozen_until for worker in self.workers]) if self.pauses else 0.0
+
     def point(self) -> None:
         """Between any two steps of a process it may die or be paused, alone or with everything else. Raises Killed."""
+        nemesis = self.nemesis
+        for kind in nemesis.strikes:
+            if nemesis.random() < nemesis.chance[kind]:
+                self._strike(kind)
+                return
+
+    def _strike(self, kind: str) -> None:
         nemesis, hub = self.nemesis, self.hub
-        if not nemesis.left or not nemesis.strikes or hub.running is None:
+        running = hub.running
+        if running is None or running.process is self.api:
             return
-        process = hub.running.process
-        if process is self.api:
-            return
-        if nemesis.fires(n.BLACKOUT):
-            self.down_until = hub.now + nemesis.span()
-            for worker in list(self.workers):
-                self._dies(worker)
-            raise Killed
-        if self.dies():
-            raise Killed
-        if nemesis.fires(n.PAUSE):
-            process.frozen_until = hub.now + nemesis.span()
+        nemesis.fired(kind)
+        if kind == n.PAUSE:
+            running.process.frozen_until = hub.now + nemesis.span()
+            self.pauses = True
             hub.sleep(0.0)
+            return
+        if kind == n.BLACKOUT:
+            self.down_until = hub.now + nemesis.span()
+        for worker in list(self.workers) if kind == n.BLACKOUT else [running.process]:
+            self._dies(worker)
+        raise Killed
 
     def dies(self) -> bool:
         """Whether the running process dies here; another one takes its place."""
+        if n.CRASH not in self.nemesis.chance:
+            return False
         process = self.hub.running.process  # type: ignore[union-attr]
         if process is self.api or not self.nemesis.fires(n.CRASH):
             return False
@@ -270,15 +306,16 @@ class World:
     def run(self) -> None:
         """Until everything is at rest. Raises Broken."""
         try:
-            self._run()
+            if not self.hub.run(END_SECONDS, EVENTS_MAX):
+                raise Broken("I10 it does not come to rest")
+            invariants.at_rest(self)
         finally:
             self.hub.end()
 
-    def _run(self) -> None:
-        hub = self.hub
-        if not hub.run(END_SECONDS, EVENTS_MAX):
-            raise Broken("I10 it does not come to rest")
-        invariants.at_rest(self)
+    def close(self) -> None:
+        """Let go of each other, so that nobody has to look for cycles."""
+        self.database.due = self.books.tell = _nobody
+        del self.wire.world
 
 
 def fibres() -> int:
