@@ -34,11 +34,15 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Nursery:
-    """The test's side: `start` returns a process id, `exit_code` what became of it."""
+    """The test's side: `start` returns a process id, `exit_code` what became of it.
 
-    def __init__(self) -> None:
+    `also`: libraries to import beside those that every program needs.
+    """
+
+    def __init__(self, *also: str) -> None:
+        line = [sys.executable, __file__, *also]
         self._process = subprocess.Popen(
-            [sys.executable, __file__], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
         self._codes: dict[int, int] = {}
         self._born: list[int] = []
@@ -83,7 +87,7 @@ class Nursery:
 
 
 def _main() -> None:
-    for name in _LIBRARIES:
+    for name in (*_LIBRARIES, *sys.argv[1:]):
         importlib.import_module(name)
     # What is here stays: no program looks through it again for garbage, which took a tenth of a second at each fork.
     gc.collect()

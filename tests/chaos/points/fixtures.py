@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,15 +27,21 @@ class Armoury:
 
 @pytest.fixture(scope="session")
 def armoury(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Armoury]:
+    with arming(tmp_path_factory.mktemp("points")) as made:
+        yield made
+
+
+@contextmanager
+def arming(folder: Path, *libraries: str) -> Iterator[Armoury]:
+    """The shim, compiled, in a nursery whose programs find these libraries imported as well."""
     if compiler() is None:
         pytest.skip(NO_COMPILER)
-    folder = tmp_path_factory.mktemp("points")
     block = Block(folder / "block")
     own = {"LD_PRELOAD": str(build(folder)), PATH_VARIABLE: str(block.path)}
     before = {name: os.environ.get(name) for name in own}
     os.environ.update(own)
     try:
-        nursery = Nursery()
+        nursery = Nursery(*libraries)
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
