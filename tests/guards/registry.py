@@ -62,6 +62,7 @@ ACCEPTING = (
         "the same key with another request is refused",
         "I4",
         "engine/accept.py _repeat",
+        simulation="fingerprint",
         story=b.known_key_other_request,
         out=("no_compare",),
     ),
