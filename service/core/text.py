@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from service.core.errors import ValidationError
@@ -17,18 +17,11 @@ def refuse_unstorable_text(value: Any, *, field: str) -> None:
         for name, item in value.items():
             refuse_unstorable_text(name, field=field)
             refuse_unstorable_text(item, field=f"{field}.{name}")
-    else:
-        for text in _texts(value):
-            if "\x00" in text or not _encodable(text):
-                raise ValidationError(f"{field} holds a NUL character or an unpaired surrogate; remove it", field=field)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
     elif isinstance(value, list | tuple | set):
         for item in value:
-            yield from _texts(item)
+            refuse_unstorable_text(item, field=field)
+    elif isinstance(value, str) and ("\x00" in value or not _encodable(value)):
+        raise ValidationError(f"{field} holds a NUL character or an unpaired surrogate; remove it", field=field)
 
 
 def _encodable(text: str) -> bool:
