@@ -27,12 +27,16 @@ from service.engine.verify import Standing, about, ask, standing, written
 from service.providers.ports import Provider
 from service.store import attempts, bell, breaks, effects, verdicts
 from service.store.database import transaction
+from service.store.verdicts import Quiet
 
 RESOLVABLE = (State.UNKNOWN, State.PARKED)
 TEXT_LENGTH_MAX = 2_000  # a sentence and a link; more belongs into the incident
 # What was sent last may still land after a look that found nothing, and then "failed" would be untrue for ever (I5):
 # searches lag up to an hour (Stripe: Search), and an attempt sends only while its lease lasts.
 QUIET_SECONDS = 3600.0
+# What was answered with a 500 may be rolled forward by Stripe itself, within hours (Stripe: Advanced error handling);
+# a day is the life of the key that repeats it.
+REPAIR_SECONDS = 24 * 3600.0
 # How an attempt that has proven absence says so when its effect is parked.
 ABSENT_REASONS = frozenset({"absent"})
 
@@ -114,7 +118,7 @@ def resolve(kind: Kind, effect_id: str, wish: Wish, *, actor: str, seconds: floa
     if refusal:
         return case.word(Ending.REFUSED, refusal)
     with transaction() as connection:
-        quiet = verdicts.quiet_seconds(connection, effect_id)  # before the look, so that the look comes after it
+        quiet = verdicts.quiet(connection, effect_id)  # before the look, so that the look comes after it
     asked = ask(case.provider, stands.attempt, seconds=seconds, intent=_intent(wish))
     case = replace(case, outcome=asked)
     objection = objects(wish, stands.ref, asked) or _too_soon(stands, wish, asked, quiet)
@@ -167,11 +171,11 @@ def objects(wish: Wish, ref: str | None, outcome: Outcome) -> str | None:
     return _against_silence(wish, ref, outcome)
 
 
-def _too_soon(stands: Standing, wish: Wish, outcome: Outcome, quiet: float) -> str | None:
+def _too_soon(stands: Standing, wish: Wish, outcome: Outcome, quiet: Quiet) -> str | None:
     """Silence proves nothing about what is still on its way: a person may not say "failed" to it yet."""
     if wish.as_ is not As.FAILED or isinstance(outcome, Failed) or _provably_not_done(stands):
         return None
-    left = QUIET_SECONDS + settings.load().lease - quiet
+    left = (REPAIR_SECONDS if quiet.server_error else QUIET_SECONDS) + settings.load().lease - quiet.seconds
     if left <= 0:
         return None
     return f"what was sent last may still land; look again in {math.ceil(left / 60)} min"

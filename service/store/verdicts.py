@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -40,10 +41,12 @@ with adopted as (
 select 1 from adopted
 """)
 
-# Seconds since the last attempt began; an attempt sends before its lease is over, never after.
+# Seconds since the last attempt began; an attempt sends before its lease is over, never after. A step that was answered
+# with a server error may be carried out by the provider's own repair, long after that.
 _QUIET = text("""
-select extract(epoch from clock_timestamp() - max(at))::float8 from journal
-where effect_id = cast(:id as uuid) and fact = 'claimed'
+select extract(epoch from clock_timestamp() - max(at) filter (where fact = 'claimed'))::float8 as seconds,
+       coalesce(bool_or(evidence ? 'step' and evidence ->> 'status' ~ '^5'), false) as server_error
+from journal where effect_id = cast(:id as uuid)
 """)
 
 # What was noted of the doubt is over with it: a later one is about another send, and counts its own misses and copies.
@@ -96,10 +99,18 @@ def adopt(connection: Connection, effect_id: str, *, attempt: int, intent: str, 
     return connection.execute(_ADOPT, parameters).one_or_none() is not None
 
 
-def quiet_seconds(connection: Connection, effect_id: str) -> float:
-    """For how long no attempt has begun; for ever when none ever has."""
-    found = connection.execute(_QUIET, {"id": effect_id}).scalar_one()
-    return math.inf if found is None else float(found)
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """For how long no attempt has begun, for ever when none ever has; and whether a step met a server error."""
+
+    seconds: float
+    server_error: bool = False
+
+
+def quiet(connection: Connection, effect_id: str) -> Quiet:
+    """How long nothing has been sent, and whether the provider may still repair what was."""
+    row = connection.execute(_QUIET, {"id": effect_id}).one()
+    return Quiet(math.inf if row.seconds is None else float(row.seconds), bool(row.server_error))
 
 
 def release(connection: Connection, effect_id: str, *, attempt: int) -> bool:

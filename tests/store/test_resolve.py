@@ -70,6 +70,16 @@ def test_i5_nobody_may_call_it_failed_while_the_last_request_may_still_land(book
     assert [row[0] for row in open_breaks(books)] == ["against_provider"]
 
 
+def test_i5_nobody_may_call_it_failed_while_the_provider_may_repair_its_own_500(books):
+    effect_id = quiet(books, made(books, State.UNKNOWN))
+    told = Jsonb({"step": "confirm", "status": 500})
+    books.run("insert into journal (effect_id, fact, attempt, actor, evidence) values (%s, 'unknown', 1, 'w', %s)",
+              effect_id, told)  # fmt: skip
+    said = resolved(effect_id, wish(As.FAILED), says=Unknown("not_confirmed"))
+    assert (said.ending, said.state) == (Ending.REFUSED, State.UNKNOWN)
+    assert "look again in 13" in said.why  # of the 1,440 minutes of a day, less than two hours are over
+
+
 def test_what_was_noted_of_an_old_doubt_does_not_park_a_letter_that_is_sent_anew(books):
     effect_id = made(books, State.PARKED, reason=ABSENT)
     noted = {"unanswered": 1, "missed_at_age_seconds": 80000.0, "payment_intent": "pi_1"}
