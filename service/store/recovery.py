@@ -20,12 +20,13 @@ BATCH_EFFECTS = 500  # marked in one short transaction
 NEWEST_EFFECTS = 1_000  # looked at for the moment up to which this database knows; one of them was claimed last
 
 # The last claim that the database knows. It is not later than the moment the database went back to, because nothing
-# was claimed since.
+# was claimed since; nor is the beginning of the life that it remembers. One that remembers neither asks for everything:
+# the oldest effect says nothing, for it may have been accepted after the database went back.
 _KNOWN_UNTIL = text("""
 select coalesce(
     (select max(first_sent_at) from (
         select first_sent_at from effects where first_sent_at is not null order by id desc limit :newest) n),
-    (select created_at from effects order by id limit 1), now())
+    (select max(released_at) from incarnations), timestamptz '2010-01-01 00:00:00Z')
 """)
 
 # Not doubted: what was accepted since (nothing was claimed since), and what was scheduled for later and never tried.

@@ -283,10 +283,20 @@ def test_without_a_quarantine_there_is_nothing_to_recover_unless_a_person_knows_
     )
 
 
-def test_the_provider_is_asked_from_before_the_last_claim_that_is_known(house, books):
+def test_a_database_that_knows_no_claim_asks_for_all_since_its_life_began(house, books):
+    """What was accepted after it went back must not move the beginning, or the first charges would be sent again."""
     with statement() as connection:
-        empty = recovery.known_until(connection)
-    assert abs(datetime.now(UTC) - empty) < timedelta(minutes=1)
+        books.accept()
+        assert recovery.known_until(connection).year == 2010
+        incarnation.begin(connection, actor=ACTOR)
+        began = recovery.known_until(connection)
+    assert abs(datetime.now(UTC) - began) < timedelta(minutes=1)
+    books.accept(order("since"))
+    house.quarantine()
+    assert recover.plan(house.settings, since=None, tell=house.told.append).since == began - recover.MARGIN
+
+
+def test_the_provider_is_asked_from_before_the_last_claim_that_is_known(house, books):
     [tried, _] = books.accept(*orders(2))
     books.claim(tried)
     house.quarantine()
