@@ -3,10 +3,13 @@
 kombu reads an element with BRPOP, decodes it and builds a Message, all outside error handling: one element that is no
 JSON, or JSON of another shape, ends the worker process. Here such an element is dropped with one log line, and
 consuming goes on. The look happens in redis-py's own hook for the reply to a command, before kombu sees it.
+Nor does a broken connection take a place of the prefetch window with it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -20,8 +23,39 @@ from service.core.errors import NO_CLUSTER, SettingsError
 log = structlog.get_logger(__name__)
 
 
+class QoS(kombu_redis.QoS):
+    """The prefetch window, whose places come back whether or not Redis hears of it.
+
+    kombu 5.7.0 frees a place after it has removed the message from Redis. When the removal fails, Celery logs "Couldn't
+    ack" and goes on, and the place is taken for good: after as many as the window has, the worker takes nothing any
+    more, alive and connected (the symptom of celery/celery#10205 and #10302). The message is handed out again after
+    the visibility timeout, to find its effects settled; raising instead would reconnect and bring it no sooner.
+    """
+
+    def ack(self, delivery_tag: str) -> None:
+        """Raises what Redis raised; the place is free."""
+        with self._place_back(delivery_tag):
+            super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """As `ack`."""
+        with self._place_back(delivery_tag):
+            super().reject(delivery_tag, requeue=requeue)
+
+    @contextmanager
+    def _place_back(self, delivery_tag: str) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            # Only now: a tag marked twice could be marked after it was swept, and count for a place that is not taken.
+            super(kombu_redis.QoS, self).ack(delivery_tag)  # past the removal, to the place
+            raise
+
+
 class _Careful:
     """What both channels, plain and behind a Sentinel, add to kombu's."""
+
+    QoS: Any = QoS
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         client = super()._create_client(asynchronous=asynchronous)  # type: ignore[misc]

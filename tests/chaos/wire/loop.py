@@ -35,8 +35,8 @@ PROVIDER_SECONDS = (0.3, 1.2)
 SERVER_SECONDS = ((0.2, 0.8),) * 5 + ((3.2, 3.8),)
 # An answer comes in one piece or in two, so a run may be a chunk shorter than the one before it.
 BEYOND = 2
-# Two: a thread that is lost shows soon. The short profile is for the effects alone, and few lost threads do not end it.
-THREADS = {False: 2, True: 8}
+# A place in the prefetch window that is lost shows soon.
+THREADS = 2
 CHASES = 6
 _receipts = count(1)
 
@@ -79,7 +79,7 @@ class Loop:
         self._chunks = -1
         self._relay = system.relay(POLL=RELAY_POLL_SECONDS, **self._addresses("relay"))
         own = {"PYTHONPATH": str(CONTROLS), "TEST_CONTROL": control} if control else {}
-        self._worker = system.worker("threads", concurrency=THREADS[shortly], **self._addresses("worker"), **own)
+        self._worker = system.worker("threads", concurrency=THREADS, **self._addresses("worker"), **own)
         system.ready(self._worker)
 
     # --- points ------------------------------------------------------------------------------------------------
