@@ -10,13 +10,11 @@ Repeat one point of one test:
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from tests.chaos.book import record
 from tests.chaos.points.block import Mode
-from tests.chaos.points.enumeration import Tally, every_point, judge
+from tests.chaos.points.enumeration import Tally, every_point
 from tests.chaos.points.fixtures import Armoury, armed_system, armoury
 from tests.chaos.points.pauses import ZOMBIES, Pause, Zombies
 from tests.flow.system import System

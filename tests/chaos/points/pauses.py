@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from tests.chaos.points.block import Block, Mode
+from tests.chaos.points.block import NEVER, Block, Mode
 from tests.chaos.points.enumeration import ONE_POINT
 from tests.chaos.points.house import PATIENCE_SECONDS, House, Run
 from tests.chaos.points.subjects import SUBJECTS, Accept, Subject
@@ -70,8 +70,11 @@ class Zombies(House):
         zombie = self.programs[self.target]
         self.system.until(lambda: psutil.Process(zombie.pid).status() == psutil.STATUS_STOPPED, "it stands still")
         seen = self._seen()
+        over = self._done(effect_id)
         held = self._inherited(zombie, effect_id)
         self._block.disarm()
+        if over:  # then the heir had nothing to do, and is as cold as no other one is at its first point
+            self.hit(NEVER, Mode.BEFORE)
         self._forget_deliveries()
         self._promised(effect_id, f"{mode.name} call {n} ({seen[-1]}); repeat with {ONE_POINT}={n}")
         return Run(effect_id, True, seen, monotonic() - begun, held)
