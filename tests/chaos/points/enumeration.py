@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import monotonic
 
+import pytest
+
 from tests.chaos.points.block import NEVER, Mode
 from tests.chaos.points.house import House, Run
 
@@ -86,9 +88,9 @@ def _numbers(tally: Tally) -> Iterator[int]:
 
 
 def judge(house: House, n: int, mode: Mode, hit: Hit) -> Run:
-    """One point and the oracle's word on it. Raises with the way to repeat it."""
+    """One point and the oracle's word on its effect. Raises with the way to repeat it."""
     run = hit(n, mode)
-    wrong = house.system.oracle.violations()
+    wrong = house.glance.violations(run.effect_id)
     where = run.label if run.fired else "nowhere"
     assert not wrong, "\n".join([f"{mode.name} call {n} ({where}); repeat with {ONE_POINT}={n}", *wrong])
     return run
@@ -105,3 +107,9 @@ def _chase(house: House, label: str, mode: Mode, hit: Hit, tally: Tally) -> None
         n = run.labels.index(label) + 1 if label in run.labels else n + 1
         if not run.fired:
             house.renew()  # one that has lived for longer makes fewer calls
+
+
+def tell(capsys: pytest.CaptureFixture[str], what: str, tally: object) -> None:
+    """A line for who watches the run."""
+    with capsys.disabled():
+        print(f"\n  {what}: {tally}")

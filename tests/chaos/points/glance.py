@@ -22,14 +22,16 @@ Row = dict[str, Any]
 _RELATED = "(id = %(id)s or caused_by = %(id)s or id = (select concerns from effects where id = %(id)s))"
 # A dead holder's lease runs out for everybody alive; nobody else's does.
 _LEASES_PASS = (
-    f"update effects set lease_until = lease_until - interval '{PASSED_SECONDS} seconds' where settled_at is null"
+    f"update effects set lease_until = lease_until - interval '{PASSED_SECONDS} seconds' where state = 'executing'"
 )
 _OPEN = "settled_at is null and not (state = 'executing' and lease_until > now())"
 # Each statement commits by itself: locks on both tables at once could make one of ours the victim of a deadlock.
 _DUTIES_PASS = (
     f"update effects set not_before = not_before - interval '{PASSED_SECONDS} seconds' where {_OPEN}",
-    f"update outbox set available_at = available_at - interval '{PASSED_SECONDS} seconds'"
-    f" where road <> 'parked' and effect_id in (select id from effects where {_OPEN})",
+    (
+        f"update outbox set available_at = available_at - interval '{PASSED_SECONDS} seconds'"
+        f" where road <> 'parked' and effect_id in (select id from effects where {_OPEN})"
+    ),
     "select pg_notify('counterfoil', '')",
 )
 

@@ -6,6 +6,7 @@ everybody alive that is the same as waiting, and a thousand points fit into minu
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -25,6 +26,7 @@ from tests.flow.system import System
 from tests.flow.wires import ValkeyWire
 
 HURRY = Path(__file__).with_name("hurry")
+CONTROLS = Path(__file__).resolve().parents[2] / "flow" / "controls"
 # No call for so long, and the process has done what it had to do: an answer of a server beside us takes a millisecond,
 # and a relay that has heard nothing for 0.05 s asks when the next row comes due.
 QUIET_SECONDS = {"worker": 0.06, "relay": 0.15}
@@ -76,7 +78,7 @@ class House:
         self._hurried_at = self._last_call_at = 0.0
         self._last_count = -1
         self._block = block
-        self._more = {"PYTHONPATH": str(HURRY)} | ({"TEST_CONTROL": control} if control else {})
+        self._more = {"PYTHONPATH": f"{HURRY}{os.pathsep}{CONTROLS}"} | ({"TEST_CONTROL": control} if control else {})
         self.programs = {name: self._start(name) for name in ("relay", "worker")}
         self.peers = _peers(system)
         system.ready(self.programs["worker"])

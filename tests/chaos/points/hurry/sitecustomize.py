@@ -27,4 +27,5 @@ def _freeze(**_: object) -> None:
 
 
 if os.environ.get("COUNTERFOIL_TEST_CONTROL"):
+    # Its neighbours in that folder are on the path as well (house.py).
     runpy.run_path(str(Path(__file__).resolve().parents[3] / "flow" / "controls" / "sitecustomize.py"))
