@@ -20,6 +20,7 @@ from sqlalchemy.exc import (
     InterfaceError,
     InternalError,
     OperationalError,
+    TimeoutError,  # noqa: A004 - SQLAlchemy's own, of a pool whose connections are all in use
 )
 from sqlalchemy.orm import Session
 
@@ -33,6 +34,7 @@ POOL_OVERFLOW = 24  # the API's threads
 STATEMENT_TIMEOUT_MILLISECONDS = 15_000
 LOCK_TIMEOUT_MILLISECONDS = 5_000
 CONNECT_TIMEOUT_SECONDS = 5
+POOL_TIMEOUT_SECONDS = 10  # for a connection that others of this process have: as long as two lock timeouts
 
 Caller = Session | Connection
 """Whose transaction an accept joins."""
@@ -42,6 +44,13 @@ SchemaRefused = (IntegrityError, DataError)
 
 UNREACHABLE = (OperationalError, InterfaceError)
 """What SQLAlchemy raises when the server is away, restarting or out of connections."""
+
+_AWAY = {
+    psycopg.errors.ReadOnlySqlTransaction: "takes no writes",  # a replica before its promotion, a backup being restored
+    psycopg.errors.IdleInTransactionSessionTimeout: "has hung up",
+    psycopg.errors.TransactionTimeout: "has hung up",
+}
+"""Outages that the driver files under bugs, because their codes are those of invalid transaction states."""
 
 
 def make_engine(url: str, *, pooled: bool = True, isolation: str = "READ COMMITTED") -> Engine:
@@ -68,7 +77,7 @@ def make_engine(url: str, *, pooled: bool = True, isolation: str = "READ COMMITT
     pool = {
         "pool_size": POOL_SIZE,
         "max_overflow": POOL_OVERFLOW,
-        "pool_timeout": 10,
+        "pool_timeout": POOL_TIMEOUT_SECONDS,
         "pool_use_lifo": True,  # the connection that has prepared the statements is the one that is used again
     }
     made = create_engine(
@@ -139,10 +148,14 @@ def reachable() -> Iterator[None]:
     except UNREACHABLE as error:
         raise DependencyUnavailable(f"Postgres does not answer: {_first_line(error)}") from error
     except InternalError as error:
-        # A replica before its promotion, or a backup that is still being restored: the primary is away.
-        if isinstance(error.orig, psycopg.errors.ReadOnlySqlTransaction):
-            raise DependencyUnavailable(f"Postgres takes no writes: {_first_line(error)}") from error
+        for kind, what in _AWAY.items():
+            if isinstance(error.orig, kind):
+                raise DependencyUnavailable(f"Postgres {what}: {_first_line(error)}") from error
         raise
+    except TimeoutError as error:
+        raise DependencyUnavailable(
+            f"Postgres does not answer: all connections of this process have been in use for {POOL_TIMEOUT_SECONDS} s"
+        ) from error
 
 
 def _first_line(error: DBAPIError) -> str:
