@@ -8,6 +8,7 @@ from alembic import context
 from sqlalchemy import Connection, text
 
 from service import settings
+from service.store import pooler
 from service.store.database import make_engine
 from service.store.tables import metadata
 
@@ -29,6 +30,7 @@ def _configure(**options: object) -> None:
 
 
 def _run_online(connection: Connection) -> None:
+    pooler.refuse(connection, "a migration")
     # Asked for again and again, not waited for: an open statement would keep an index from being built concurrently.
     while not connection.execute(text(f"select pg_try_advisory_lock({_ADVISORY_LOCK})")).scalar_one():
         connection.rollback()

@@ -130,6 +130,14 @@ def _server() -> Iterator[Check]:
         meaning="After a power cut committed effects can be gone.",
         fix="set fsync = on",
     )
+    between = "a pooler" if server.pooled else "a direct connection"
+    yield Check(
+        "limits",
+        ok=server.statement_timeout != "0",
+        found=f"{between}, statement_timeout {server.statement_timeout}",
+        meaning="The pooler drops our time limits: a statement that hangs is waited for without end.",
+        fix="alter role … set statement_timeout = '15s', lock_timeout = '5s', jit = off; or connect directly",
+    )
     yield Check(
         "clock",
         ok=abs(skew) <= SKEW_SECONDS_MAX,

@@ -98,6 +98,8 @@ class Relay:
     def _relay(self) -> None:
         """Raises DependencyUnavailable when Postgres goes away."""
         with _hearing() as listener:
+            if listener.deaf:
+                log.info("no_bell", reason="a pooler stands before Postgres", poll_seconds=self._settings.poll)
             while not self._stopping.is_set():
                 done = self._round()
                 if done.full:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 
 from service import settings
 from service.core.errors import ValidationError
+from service.store import pooler
 from service.store.audit_checks import HEADLINE, LEDGER_SUMS, Check
 from service.store.database import make_engine, reachable
 
@@ -91,11 +92,13 @@ where id = :id and closed_at is null
 def session() -> Iterator[Connection]:
     """The one audit that is under way: a connection of its own, in autocommit, gone with its tables at the end.
 
-    Raises ValidationError while another audit runs, DependencyUnavailable when Postgres is away.
+    Raises ValidationError while another audit runs, DependencyUnavailable when Postgres is away, SettingsError behind
+    a pooler.
     """
     made = make_engine(settings.load().database(), pooled=False, isolation="AUTOCOMMIT")
     try:
         with reachable(), made.connect() as connection:
+            pooler.refuse(connection, "an audit")
             for statement in _SESSION.strip().split(";"):
                 connection.exec_driver_sql(statement)
             if not connection.execute(text("select pg_try_advisory_lock(:key)"), {"key": _ADVISORY_LOCK}).scalar_one():

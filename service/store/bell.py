@@ -12,14 +12,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, cast
+from typing import Any
 from weakref import WeakSet
 
 import psycopg
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
-from service.core.errors import CounterfoilError
+from service.store import pooler
 from service.store.database import Caller, statement
 
 CHANNEL = "counterfoil"
@@ -71,7 +71,7 @@ class Bell:
         try:
             with statement() as connection:
                 connection.execute(_RING)
-        except (CounterfoilError, psycopg.Error):
+        except Exception:  # noqa: BLE001 - a thread that died of one ring would never ring again
             return  # the poll behind the bell finds the row
 
 
@@ -111,10 +111,15 @@ def _rolled_back(caller: Caller) -> None:
 
 @contextmanager
 def listening() -> Iterator[Listener]:
-    """A connection of its own that hears the bell. Raises psycopg.Error or CounterfoilError when Postgres is away."""
+    """A connection of its own that hears the bell, unless a pooler stands before Postgres.
+
+    Raises psycopg.Error or CounterfoilError when Postgres is away.
+    """
     with statement() as connection:
-        raw = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
-        raw.execute(f"listen {CHANNEL}")
+        raw = pooler.driver_connection(connection)
+        # Behind a pooler nothing would be heard, and a session that others use next would go on listening.
+        if not pooler.stands_before(raw):
+            raw.execute(f"listen {CHANNEL}")
         try:
             yield Listener(raw)
         finally:
@@ -123,9 +128,10 @@ def listening() -> Iterator[Listener]:
 
 
 class Listener:
-    """Waits for the bell."""
+    """Waits for the bell; if it is `deaf`, only for the time to pass."""
 
     def __init__(self, raw: psycopg.Connection[Any]) -> None:
+        self.deaf = pooler.stands_before(raw)
         self._raw = raw
 
     def wait(self, seconds: float) -> bool:

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 
 from service import settings
 from service.core.errors import DependencyUnavailable, SettingsError
+from service.store import pooler
 
 POOL_SIZE = 8  # claims and settlements are combined, so a process rarely needs more than three at a time
 POOL_OVERFLOW = 24  # the API's threads
@@ -87,6 +88,7 @@ def make_engine(url: str, *, pooled: bool = True, isolation: str = "READ COMMITT
         hide_parameters=True,  # an error's text goes to logs, and parameters are requests with their addresses
         **(pool if pooled else {"poolclass": NullPool}),
     )
+    event.listen(made, "do_connect", pooler.connect)
     event.listen(made, "checkout", _refuse_dead)
     return made
 

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from service.store import pooler
+
 _SERVER = text("""
 select current_setting('server_version_num')::int / 10000 as major, current_setting('server_version') as version,
        current_setting('transaction_isolation') as isolation, current_setting('fsync') as fsync,
+       current_setting('statement_timeout') as statement_timeout,
        pg_is_in_recovery() as replica, current_database() as name,
        extract(epoch from clock_timestamp())::float8 as clock
 """)
@@ -34,6 +37,8 @@ class Server:
     version: str
     isolation: str
     fsync: str
+    statement_timeout: str
+    pooled: bool
     replica: bool
     name: str
     clock: float
@@ -41,7 +46,8 @@ class Server:
 
 def server(connection: Connection) -> Server:
     """Ask the server."""
-    return Server(**connection.execute(_SERVER).mappings().one())
+    pooled = pooler.stands_before(pooler.driver_connection(connection))
+    return Server(pooled=pooled, **connection.execute(_SERVER).mappings().one())
 
 
 def unpaired(connection: Connection) -> tuple[int, int]:
