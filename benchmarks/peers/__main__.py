@@ -77,13 +77,18 @@ def _row(hall: Hall, system: System, trials: int, side_by_side: int) -> Row:
     questions = [q for q in QUESTIONS if q != "zombie" or system.lease]
     columns = [(q, m) for q in questions for m in MODES if (q, m) != ("zombie", "forgotten")]
     print(f"{system.name} …", file=sys.stderr, flush=True)
+
+    def play(column: tuple[str, str]) -> Result | str:
+        # One that does not come about three times will not the next time either: the others need not wait for it.
+        got = row.broken or _once(hall, system, *column)
+        row.broken = got if isinstance(got, str) else row.broken
+        return got
+
     with ThreadPoolExecutor(side_by_side) as threads:
-        asked = [(column, threads.submit(_once, hall, system, *column)) for column in columns for _ in range(trials)]
+        asked = [(column, threads.submit(play, column)) for column in columns for _ in range(trials)]
         for column, answer in asked:
             got = answer.result()
-            if isinstance(got, str):
-                row.broken = got
-            else:
+            if not isinstance(got, str):
                 row.results.setdefault(column, []).append(got)
     return row
 

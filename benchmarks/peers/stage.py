@@ -176,6 +176,16 @@ class Trial:
         self._workers.append(worker)
         return worker
 
+    def until(self, condition: Callable[[], T], what: str) -> T:
+        """Wait, and not for what can no longer come: a worker that ended by itself ends the trial."""
+
+        def look() -> T:
+            if self._workers[-1].poll() is not None:
+                raise Voidable(f"waiting until {what}, the worker ended with {self._workers[-1].returncode}")
+            return condition()
+
+        return until(look, what)
+
     def caller_of_provider(self, worker: subprocess.Popen[bytes]) -> psutil.Process:
         """The process, worker or child, that has a connection to the provider: it performs the task."""
         family = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]

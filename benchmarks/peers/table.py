@@ -43,13 +43,14 @@ class Row:
             for (question, mode), results in self.results.items()
             for result in results
         ]
-        return {"name": self.system.name, "versions": self.versions, "broken": self.broken, "trials": trials}
+        who = {"name": self.system.name, "versions": self.versions, "says": self.system.says}
+        return {**who, "broken": self.broken, "trials": trials}
 
     def cells(self) -> list[str]:
         """The row of the table."""
         version = next(iter(self.versions.values()), "")
         head = [self.system.title, version or "?"]
-        if not self.results:
+        if self.broken:
             return [*head, self.broken, *[NONE] * (len(HEADINGS) - 3)]
         modes = ("unkeyed", "keyed", "forgotten")
         crashes = [result for mode in modes for result in self.results.get(("crash", mode), [])]

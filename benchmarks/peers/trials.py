@@ -75,7 +75,7 @@ def other_amount(trial: Trial) -> Result:
     trial.call("prepare")
     trial.work()
     trial.call("submit", KEY, AMOUNT)
-    until(lambda: trial.call("state", KEY)[0] == "finished", "the first charge is finished")
+    trial.until(lambda: trial.call("state", KEY)[0] == "finished", "the first charge is finished")
     if trial.mode == "forgotten":
         _a_day_passes(trial)
     try:
@@ -118,7 +118,7 @@ def _held(trial: Trial, when: str):  # type: ignore[no-untyped-def]  # noqa: ANN
     worker = trial.work()
     held = trial.provider.hold(trial.system.route, when)
     trial.call("submit", KEY, AMOUNT)
-    until(lambda: trial.provider.holding(held), "the provider holds the request")
+    trial.until(lambda: trial.provider.holding(held), "the provider holds the request")
     return worker, held
 
 
