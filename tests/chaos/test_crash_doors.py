@@ -15,9 +15,10 @@ import pytest
 
 from tests.chaos.book import record
 from tests.chaos.points.block import Mode
-from tests.chaos.points.doors import Api, Door, Tool, door_armoury, door_system
+from tests.chaos.points.doors import Api, Door, door_armoury, door_system
 from tests.chaos.points.enumeration import Tally, every_point
 from tests.chaos.points.fixtures import Armoury
+from tests.chaos.points.replay_tool import Tool
 from tests.flow.system import System
 
 __all__ = ["door_armoury", "door_system"]
