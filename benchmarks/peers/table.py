@@ -128,7 +128,14 @@ def _zombies(results: list[Result] | None) -> str:
     """How many charges, and whether anybody took over at all."""
     if not results:
         return NONE
-    return _one_of({_effects([r]) + ("" if r.taken_over else " (nobody took over)") for r in results})
+    return _one_of({_effects([result]) + _aside(result) for result in results})
+
+
+def _aside(result: Result) -> str:
+    """What else is to be said of a zombie's trial."""
+    if not result.taken_over:
+        return " (nobody took over)"
+    return "" if result.end == "finished" else f" ({_end(result)})"
 
 
 def _end(result: Result) -> str:

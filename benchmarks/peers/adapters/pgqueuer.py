@@ -1,7 +1,7 @@
 """pgqueuer: a job with a deduplication key; a job whose heartbeat is stale is picked again by any worker.
 
-pgqueuer docs, "Reliability Model" (dedupe_key, worker-crash recovery) and "Heartbeat Monitoring". The job's id is its
-stable name.
+pgqueuer docs, "Reliability Model" (dedupe_key, worker-crash recovery) and "Heartbeat Monitoring". The deduplication
+key, "a stable, business-meaningful identifier", is the name passed on to the provider.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def submit(key: str, amount: int) -> str:
 async def charge(job: Job) -> None:
     """One call to the provider, in a thread as pgqueuer asks for, so that the heartbeat goes on."""
     wish = json.loads(job.payload or b"")
-    await asyncio.to_thread(provider.charge, wish["order"], wish["amount"], f"job-{job.id}")
+    await asyncio.to_thread(provider.charge, wish["order"], wish["amount"], wish["order"])
 
 
 def work() -> None:

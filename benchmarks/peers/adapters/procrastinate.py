@@ -1,7 +1,7 @@
 """procrastinate: a job with a queueing lock, and the periodic task of its guide that retries stalled jobs.
 
 procrastinate docs, "Retry stalled jobs" (the periodic task below is the one printed there, with shorter times) and
-"Define a lock / queueing lock". The job's id is its stable name.
+"Queueing locks". The queueing lock, which the caller chooses, is the name passed on to the provider.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ app = App(connector=PsycopgConnector(conninfo=DATABASE))
 @app.task(name="charge", pass_context=True)
 def charge(context: JobContext, order: str, amount: int) -> str:
     """One call to the provider."""
-    return provider.charge(order, amount, f"job-{context.job.id}")
+    return provider.charge(order, amount, str(context.job.queueing_lock))
 
 
 @app.periodic(cron="* * * * * */2")
