@@ -17,15 +17,14 @@ from sqlalchemy import Connection, text
 # person may replay that a few times).
 ATTEMPT_STEP = 1_000
 BATCH_EFFECTS = 500  # marked in one short transaction
-NEWEST_EFFECTS = 1_000  # looked at for the moment up to which this database knows; one of them was claimed last
 
 # The last claim that the database knows. It is not later than the moment the database went back to, because nothing
 # was claimed since; nor is the beginning of the life that it remembers. One that remembers neither asks for everything:
-# the oldest effect says nothing, for it may have been accepted after the database went back.
+# the oldest effect says nothing, for it may have been accepted after the database went back. The journal is read, not
+# `first_sent_at`, which a recovery that was cut short has set.
 _KNOWN_UNTIL = text("""
 select coalesce(
-    (select max(first_sent_at) from (
-        select first_sent_at from effects where first_sent_at is not null order by id desc limit :newest) n),
+    (select at from journal where fact = 'claimed' order by id desc limit 1),
     (select max(released_at) from incarnations), timestamptz '2010-01-01 00:00:00Z')
 """)
 
@@ -101,7 +100,7 @@ class Known:
 
 def known_until(connection: Connection) -> datetime:
     """The last moment this database knows of having sent something: not later than what it went back to."""
-    found = connection.execute(_KNOWN_UNTIL, {"newest": NEWEST_EFFECTS}).scalar_one()
+    found = connection.execute(_KNOWN_UNTIL).scalar_one()
     assert isinstance(found, datetime)  # noqa: S101 - a timestamptz
     return found
 

@@ -296,10 +296,23 @@ def test_a_database_that_knows_no_claim_asks_for_all_since_its_life_began(house,
     assert recover.plan(house.settings, since=None, tell=house.told.append).since == began - recover.MARGIN
 
 
+def test_a_recovery_that_was_cut_short_asks_from_the_same_moment_again(house, books):
+    """It has marked what was accepted since as sent then, and must not believe its own mark."""
+    [tried] = books.accept()
+    books.claim(tried)
+    house.quarantine()
+    before = recover.plan(house.settings, since=None, tell=house.told.append).since
+    books.accept(order("late"))  # before anybody has noticed
+    with statement() as connection:
+        assert recovery.doubt(connection, last_fact=1_000_000, actor=ACTOR) == 2
+    assert recover.plan(house.settings, since=None, tell=house.told.append).since == before
+
+
 def test_the_provider_is_asked_from_before_the_last_claim_that_is_known(house, books):
     [tried, _] = books.accept(*orders(2))
     books.claim(tried)
     house.quarantine()
-    claimed_at = books.effect(tried)["first_sent_at"]
+    [claimed] = books.rows("select at from journal where effect_id = %s and fact = 'claimed'", tried)
+    claimed_at = claimed["at"]
     assert recover.plan(house.settings, since=None, tell=house.told.append).since == claimed_at - recover.MARGIN
     assert house.recover(since=None).since == claimed_at - recover.MARGIN
