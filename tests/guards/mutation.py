@@ -2,7 +2,7 @@
 
 mutmut writes the changed functions (https://mutmut.readthedocs.io) and tells which tests reach each of them; what is
 drawn by the seed is tried until the minutes are over, so that a short run is a fair sample of a long one. It works on a
-copy of the tree. Survivors that change nothing anybody could notice are explained in survivors.toml, one by one.
+copy of the last commit. Survivors that change nothing anybody could notice are explained in survivors.toml, one by one.
 
     python -m tests.guards.mutation --minutes 10 --seed 7
     python -m tests.guards.mutation --only service.engine.settlement     all of one module
@@ -11,6 +11,7 @@ copy of the tree. Survivors that change nothing anybody could notice are explain
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import random
@@ -18,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import tomllib
 from collections import Counter
@@ -94,10 +96,12 @@ class Workshop:
 
     def _generate(self) -> None:
         one = f"{self._part.package.replace('/', '.')}.nothing_of_this_name*"
-        subprocess.run(
+        made = subprocess.run(
             [sys.executable, "-m", "mutmut", "run", "--max-children", "2", one],
-            cwd=self._tree, env=self._environment, capture_output=True, timeout=1800, check=False,
+            cwd=self._tree, env=self._environment, capture_output=True, text=True, timeout=1800, check=False,
         )  # fmt: skip
+        # It ends with an error, for there is no such mutant; by then everything is laid out.
+        assert (self._tree / "mutants" / "mutmut-stats.json").exists(), made.stdout[-3000:] + made.stderr[-3000:]
 
     def fate(self, mutant: str) -> str:
         """`killed`, `hung`, `survived`, or `unreached` when no test calls the function."""
@@ -143,11 +147,10 @@ class Workshop:
         return "\n".join(line[0] + " " + line[1:].strip() for line in lines)
 
     def _copy(self) -> None:
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        for name in filter(None, listed.split("\0")):
-            if (ROOT / name).is_file():
-                (self._tree / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, self._tree / name)
+        self._tree.mkdir(parents=True, exist_ok=True)
+        packed = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
+        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+            tar.extractall(self._tree, filter="data")
         with (self._tree / "pyproject.toml").open("a", encoding="utf-8") as file:
             file.write(_configuration(self._part))
 

@@ -41,6 +41,7 @@ class Guard:
 
 _NEGATIVE = "tests/flow/test_negative_controls.py::"
 _CRASH = "tests/chaos/test_crash_points.py::"
+_PROCESS = "tests/guards/test_processes_without_their_guard.py::"
 _WIRE = "tests/chaos/test_wire_points.py::"
 _NO_TRANSITION = "drop trigger effects_transition on effects"
 
@@ -91,6 +92,7 @@ CLAIMING = (
         "store/attempts.py _DUE",
         story=b.effect_of_tomorrow,
         out=("no_time",),
+        flow=(f"{_PROCESS}test_without_not_before_a_forged_message_charges_an_hour_early",),
     ),
     Guard(
         "kind in the claim",
@@ -109,6 +111,7 @@ CLAIMING = (
         faults="test_without_the_order_a_refund_runs_before_its_charge",
         story=b.refund_before_its_charge,
         out=("ready_at_once",),
+        flow=(f"{_PROCESS}test_without_the_order_a_refund_is_sent_before_its_charge",),
     ),
     Guard(
         "parked stays",
@@ -168,6 +171,7 @@ CLAIMING = (
         "store/incarnation.py GATE",
         story=b.promoted_replica,
         out=("open_gate",),
+        flow=(f"{_PROCESS}test_without_the_gate_a_database_of_another_life_charges",),
         controls=("no_gate",),
         chaos=("tests/chaos/test_restore_drill.py::",),
     ),
@@ -241,11 +245,11 @@ DELIVERING = (
         "store/outbox.py take", model="row_until_settled", simulation="row_until_settled", story=b.lost_message, out=("delete_on_publish",),
         flow=(f"{_NEGATIVE}test_without_the_row_a_lost_message_is_a_lost_charge",),
     ),
-    Guard("window", "the broker holds a window of messages, the backlog waits in Postgres", "back-pressure", "engine/relay.py _room_left", story=b.deep_backlog, out=("no_window",)),
-    Guard("publisher confirm", "handed over means stored", "W4", "broker/confirms.py", story=w.full_queue, out=("no_confirm",)),
-    Guard("acks_late", "a message is acknowledged when its work is done", "W5", "broker/configuration.py", story=w.message_of_a_worker_that_will_die, out=("acks_early",)),
-    Guard("reject_on_worker_lost", "the message of a child that was killed comes again", "W5, W7", "broker/configuration.py", story=w.message_of_a_child_that_was_killed, out=("acks_the_lost",)),
-    Guard("list item check", "what is no message never reaches kombu", "foreign messages", "broker/redis_transport.py", story=w.bytes_that_are_no_message, out=("no_item_check",)),
+    Guard("window", "the broker holds a window of messages, the backlog waits in Postgres", "back-pressure", "engine/relay.py _room_left", story=b.deep_backlog, out=("no_window",), flow=(f"{_PROCESS}test_without_the_window_the_whole_backlog_is_in_the_broker",)),
+    Guard("publisher confirm", "handed over means stored", "W4", "broker/confirms.py", story=w.full_queue, out=("no_confirm",), flow=(f"{_PROCESS}test_w4_without_the_confirm_a_message_nobody_stored_counts_as_published[rabbitmq]",)),
+    Guard("acks_late", "a message is acknowledged when its work is done", "W5", "broker/configuration.py", story=w.message_of_a_worker_that_will_die, out=("acks_early",), flow=(f"{_PROCESS}test_w5_a_message_whose_worker_dies_before_the_claim_is_lost_without_acks_late_and_row[acks_early,delete_on_publish-rabbitmq]",)),
+    Guard("reject_on_worker_lost", "the message of a child that was killed comes again", "W5, W7", "broker/configuration.py", story=w.message_of_a_child_that_was_killed, out=("acks_the_lost",), flow=(f"{_PROCESS}test_a_message_whose_child_is_killed_is_lost_without_reject_and_row[acks_the_lost,delete_on_publish]",)),
+    Guard("list item check", "what is no message never reaches kombu", "foreign messages", "broker/redis_transport.py", story=w.bytes_that_are_no_message, out=("no_item_check",), flow=(f"{_PROCESS}test_without_the_look_at_list_items_one_foreign_item_ends_the_worker",)),
     Guard("message check", "what is no task of ours never reaches Celery", "foreign messages, I3", "broker/consumer.py", story=w.task_with_a_callback, out=("no_message_check",)),
     Guard("ids only", "a message may name effects and nothing else", "I3", "broker/messages.py", story=w.message_that_names_no_effect, out=("any_ids",)),
 )  # fmt: skip
