@@ -19,7 +19,7 @@ import psycopg
 from tests.chaos.soak.installation import Installation
 from tests.flow.wires import ValkeyWire, body, task
 
-GAP_SECONDS = (0.3, 4.0)
+GAP_SECONDS = (0.2, 2.5)
 # The lease of a round is three seconds: most pauses outlast it, some do not.
 PAUSE_SECONDS = (1.0, 6.0)
 DOWN_SECONDS = (0.3, 3.0)
@@ -31,9 +31,9 @@ _STRIPE_FAULTS = ("close_before", "close_after", "status_429", "conflict_409", "
 # A 500 stored under the key of a create is replayed for as long as the key lives (a day): no round waits for that.
 _CONFIRM_FAULTS = (*_STRIPE_FAULTS, "status_500_stored_after")
 WEIGHTS = {
-    "kill_worker": 6, "kill_child": 3, "pause_worker": 5, "end_worker": 2, "kill_relay": 3, "pause_relay": 2,
+    "kill_worker": 9, "kill_child": 4, "pause_worker": 5, "end_worker": 2, "kill_relay": 4, "pause_relay": 2,
     "kill_api": 3, "kill_beat": 1, "kill_client": 3, "lose_messages": 3, "freeze_broker": 2, "restart_broker": 2,
-    "repeat_messages": 3, "cut_database": 3, "cut_one_connection": 3, "crash_database": 1, "stripe_fault": 8,
+    "repeat_messages": 3, "cut_database": 3, "cut_one_connection": 3, "crash_database": 2, "stripe_fault": 8,
     "mail_fault": 4, "crash_provider": 3, "provider_down": 2, "bad_webhooks": 2, "replay": 2,
 }  # fmt: skip
 
@@ -227,8 +227,9 @@ class Nemesis:
     # --- people --------------------------------------------------------------------------------------------------
 
     def _replay(self) -> bool:
-        """Somebody on call replays whatever is unknown, in the middle of it."""
-        words = ["service", "outbox", "replay", "--state", "unknown", "--reason", "soak", "--execute", "--yes"]
+        """Somebody on call replays what is unknown, or every charge that is open, in the middle of it."""
+        chosen = self._choose.choice((["--state", "unknown"], ["--kind", "charge"]))
+        words = ["service", "outbox", "replay", *chosen, "--reason", "soak", "--execute", "--yes"]
         self._house.system.start("caller-replay", words)
         return True
 

@@ -82,6 +82,8 @@ def _drain(house: Installation) -> None:
         house.tend()
         if banking():
             house.the_bank_pays()
+            if house.clients_are_done():
+                house.look_after_what_waits()
             banking = age(BANK_SECONDS)
         open_ones = house.system.sql(_OPEN) if house.clients_are_done() else [{"client": "still asking"}]
         if not open_ones:
