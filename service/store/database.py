@@ -34,6 +34,9 @@ POOL_OVERFLOW = 24  # the API's threads
 # not outlive its attempt.
 STATEMENT_TIMEOUT_MILLISECONDS = 15_000
 LOCK_TIMEOUT_MILLISECONDS = 5_000
+# No transaction of ours waits for anything but Postgres. One that stands still within one (stopped, its machine frozen,
+# its connection alive) would keep an effect's row from its heir for as long as it stands, whatever its lease says.
+IDLE_IN_TRANSACTION_MILLISECONDS = 15_000
 CONNECT_TIMEOUT_SECONDS = 5
 POOL_TIMEOUT_SECONDS = 10  # for a connection that others of this process have: as long as two lock timeouts
 
@@ -61,6 +64,7 @@ def make_engine(url: str, *, pooled: bool = True, isolation: str = "READ COMMITT
         raise SettingsError("COUNTERFOIL_DATABASE_URL must look like postgresql://user:password@host:5432/name")
     options = (
         f"-c statement_timeout={STATEMENT_TIMEOUT_MILLISECONDS} -c lock_timeout={LOCK_TIMEOUT_MILLISECONDS}"
+        f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MILLISECONDS}"
         # Our statements have one good plan each, whatever their parameters: planning them anew cost more than running.
         # And that plan goes by index: a plan made while a table was small must not read the whole ledger later.
         " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off"
