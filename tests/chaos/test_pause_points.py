@@ -10,19 +10,23 @@ Repeat one point of one test:
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterable
+
 import pytest
 
 from tests.chaos.book import record
 from tests.chaos.points.block import Mode
-from tests.chaos.points.enumeration import Tally, every_point
+from tests.chaos.points.enumeration import Tally, every_point, judge
 from tests.chaos.points.fixtures import Armoury, armed_system, armoury
-from tests.chaos.points.pauses import ZOMBIES, Pause, Zombies
+from tests.chaos.points.pauses import LONG_PATIENCE_SECONDS, ZOMBIES, Pause, Zombies
 from tests.flow.system import System
 from tests.flow.test_pools import on_both_brokers
 
 __all__ = ["armed_system", "armoury"]
 pytestmark = pytest.mark.timeout(600)
 slow = pytest.mark.slow
+SHORTLY = 3
 PAUSES = [Mode.STOP_BEFORE, Mode.STOP_AFTER]
 modes = pytest.mark.parametrize("mode", PAUSES, ids=lambda mode: mode.name.lower())
 wakes = pytest.mark.parametrize("midway", [False, True], ids=["done", "midway"])
@@ -51,3 +55,94 @@ def test_a_worker_that_stands_still_at_any_call_and_wakes_past_its_lease_changes
     tally = every_point(house, mode, house.stopped)
     _kept(capsys, house, tally, f"{subject}, worker stopped, woken when its heir is {'midway' if midway else 'done'}")
     assert house.found["late_answer"], "no zombie has come back with an answer"
+
+
+@slow
+@on_both_brokers
+@modes
+@wakes
+def test_a_relay_that_stands_still_at_any_call_beside_another_publishes_nothing_twice_that_counts(
+    armed_system: System, armoury: Armoury, mode: Mode, midway: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two relays: one stops with what it has taken, the other one takes it again when it comes due."""
+    house = Zombies(armed_system, armoury.block, ZOMBIES["charge"], Pause("relay", midway=midway))
+    house.warm_up()
+    tally = every_point(house, mode, house.stopped)
+    _kept(capsys, house, tally, f"charge, relay stopped, woken when its heir is {'midway' if midway else 'done'}")
+
+
+@slow
+@modes
+@pytest.mark.parametrize("subject", ["charge", "blind_again"])
+def test_a_worker_that_stands_still_until_its_lease_has_run_out_by_the_clock_changes_nothing(
+    armed_system: System, armoury: Armoury, subject: str, mode: Mode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No moment is moved back: a true pause, after which the zombie's own clock tells it how late it is."""
+    house = Zombies(armed_system, armoury.block, ZOMBIES[subject], Pause(by_the_clock=True))
+    house.warm_up()
+    tally = every_point(house, mode, house.stopped)
+    _kept(capsys, house, tally, f"{subject}, worker stopped for longer than its lease")
+
+
+@slow
+def test_a_worker_that_stands_still_within_its_settling_transaction_keeps_nobody_out(
+    armed_system: System, armoury: Armoury, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Found here: with follow-ups a settlement is a transaction, and stopped within it a worker held its effect's row
+    for as long as it stood there, whatever its lease. Postgres ends such a transaction now.
+    """
+    house = Zombies(armed_system, armoury.block, ZOMBIES["receipted"])
+    house.patience_seconds = LONG_PATIENCE_SECONDS
+    calls = house.warm_up().labels
+    settling = max(n for n, label in enumerate(calls, 1) if label.startswith("send postgres Q BEGIN"))
+    tally = Tally(Mode.STOP_AFTER)
+    for n in (settling + 3, settling + 5):
+        tally.add(judge(house, n, Mode.STOP_AFTER, house.stopped))
+    assert tally.points == house.stops == 2
+    assert not tally.held, f"only the zombie's waking let its heir go on, after {tally.held}"
+    _kept(capsys, house, tally, "a charge with a receipt, worker stopped within its settlement")
+
+
+def test_a_worker_that_stands_still_at_calls_drawn_by_the_seed_changes_nothing(
+    armed_system: System, armoury: Armoury, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The short profile of what stands above."""
+    draw = random.Random(seed)
+    house = Zombies(armed_system, armoury.block, ZOMBIES["charge"], Pause(midway=draw.random() < 0.5))
+    calls = len(house.warm_up().labels)
+    tally = Tally(Mode.STOP_AFTER)
+    for n in draw.sample(range(2, calls), SHORTLY):
+        tally.add(judge(house, n, draw.choice(PAUSES), house.stopped))
+    _kept(capsys, house, tally, f"charge, worker stopped, seed {seed}")
+    assert house.stops
+
+
+# --- the proof can fail -----------------------------------------------------------------------------------------------
+
+
+@slow
+@modes
+def test_without_the_fence_a_pause_is_found(armed_system: System, armoury: Armoury, mode: Mode) -> None:
+    """From the end, where the answer is known and not yet written."""
+    house = Zombies(armed_system, armoury.block, ZOMBIES["charge"], Pause(midway=True), control="no_fence")
+    assert _found(house, reversed(range(1, len(house.warm_up().labels) + 1)), mode, "I8", "I9")
+
+
+@slow
+@modes
+def test_with_a_random_key_a_pause_finds_a_second_refund(armed_system: System, armoury: Armoury, mode: Mode) -> None:
+    """A charge is also held by its PaymentIntent, which succeeds once whatever the key; a refund has the key alone."""
+    house = Zombies(armed_system, armoury.block, ZOMBIES["refund"], control="random_key")
+    assert _found(house, range(1, len(house.warm_up().labels) + 1), mode, "I1")
+
+
+def _found(house: Zombies, numbers: Iterable[int], mode: Mode, *invariants: str) -> bool:
+    """Whether the oracle objects to one of these pauses, in the name of one of these invariants."""
+    for n in numbers:
+        try:
+            house.stopped(n, mode)
+        except AssertionError as objection:  # the house looks at the zombie's effect itself, the moment it is quiet
+            return str(objection).startswith(invariants)
+        if any(sentence.startswith(invariants) for sentence in house.system.oracle.violations()):
+            return True
+    return False
