@@ -34,7 +34,7 @@ WEIGHTS = {
     "kill_worker": 9, "kill_child": 4, "pause_worker": 5, "end_worker": 2, "kill_relay": 4, "pause_relay": 2,
     "kill_api": 3, "kill_beat": 1, "kill_client": 3, "lose_messages": 3, "freeze_broker": 2, "restart_broker": 2,
     "repeat_messages": 3, "cut_database": 3, "cut_one_connection": 3, "crash_database": 2, "stripe_fault": 8,
-    "mail_fault": 4, "crash_provider": 3, "provider_down": 2, "bad_webhooks": 2, "replay": 2,
+    "mail_fault": 4, "crash_provider": 3, "provider_down": 2, "bad_webhooks": 2, "replay": 3,
 }  # fmt: skip
 
 
@@ -227,11 +227,15 @@ class Nemesis:
     # --- people --------------------------------------------------------------------------------------------------
 
     def _replay(self) -> bool:
-        """Somebody on call replays what is unknown, or every charge that is open, in the middle of it."""
-        chosen = self._choose.choice((["--state", "unknown"], ["--kind", "charge"]))
-        words = ["service", "outbox", "replay", *chosen, "--reason", "soak", "--execute", "--yes"]
-        self._house.system.start("caller-replay", words)
-        return True
+        """Somebody on call replays whatever is open at that moment, in the middle of it."""
+        rows = []
+        with suppress(psycopg.Error):
+            rows = self._house.system.sql("select effect_id from outbox order by random() limit 20")
+        ids = [word for row in rows for word in ("--id", str(row["effect_id"]))]
+        if ids:
+            words = ["service", "outbox", "replay", *ids, "--reason", "soak", "--execute", "--yes"]
+            self._house.system.start("caller-replay", words)
+        return bool(ids)
 
     # --- drawing -------------------------------------------------------------------------------------------------
 
