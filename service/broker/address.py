@@ -25,6 +25,8 @@ CONNECTIONS_MAX = 1_000
 
 _REDIS = "service.broker.redis_transport:Transport"
 _SENTINEL = "service.broker.redis_transport:SentinelTransport"
+_AMQP = "service.broker.amqp_transport:Transport"
+_AMQPS = "service.broker.amqp_transport:TLSTransport"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,10 @@ def read_address(url: str, *, lease_seconds: float) -> Address:
         return Address(plain, shown, _SENTINEL, {**_redis_options(lease_seconds), "master_name": master})
     plain = ";".join(urlunsplit(part._replace(query="")) for part in parts)
     # Without confirms a publish that "returned" means nothing: the broker may never have seen it.
-    return Address(plain, shown, scheme, {"confirm_publish": True}, _amqp_tls(parts[0]) if scheme == "amqps" else False)
+    options = {"confirm_publish": True}
+    if scheme == "amqps":
+        return Address(plain, shown, _AMQPS, options, _amqp_tls(parts[0]))
+    return Address(plain, shown, _AMQP, options)
 
 
 def _without_master(query: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from kombu import Connection
 
-_REDIS_TRANSPORTS = "service.broker.redis_transport:"
+_SCHEMES = {"service.broker.redis_transport:": "redis", "service.broker.amqp_transport:": "amqp"}
 
 
 class BrokerConnection(Connection):
@@ -38,6 +38,5 @@ class BrokerConnection(Connection):
     def as_uri(self, *args: Any, **kwargs: Any) -> str:
         """For log lines: the scheme people know instead of our class's path, without the password."""
         uri: str = super().as_uri(*args, **kwargs)
-        if not uri.startswith(_REDIS_TRANSPORTS):
-            return uri
-        return "redis" + uri[uri.index("://") :]
+        scheme = next((scheme for ours, scheme in _SCHEMES.items() if uri.startswith(ours)), None)
+        return uri if scheme is None else scheme + uri[uri.index("://") :]

@@ -16,10 +16,10 @@ import structlog
 from celery import bootsteps
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.consumer.connection import Connection as ConnectionStep
-from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.exceptions import ContentDisallowed
 
 from service.broker.connection import BrokerConnection
-from service.broker.envelope import MESSAGE_BYTES_MAX, message_flaw, safe_task_name
+from service.broker.envelope import MESSAGE_BYTES_MAX, message_flaw, plain_headers, safe_task_name
 from service.broker.queues import dead_letter_queue
 
 log = structlog.get_logger(__name__)
@@ -87,6 +87,7 @@ class Consumer(CeleryConsumer):
             flaw = _flaw(message)
             if flaw is not None:
                 return self._drop(message, flaw)
+            message.headers = plain_headers(message.headers)
             try:
                 handle(message)
             except fatal:
@@ -131,6 +132,6 @@ def _flaw(message: Any) -> str | None:
         payload = message.payload
     except ContentDisallowed:
         return "not JSON"
-    except (DecodeError, ValueError, TypeError, LookupError, RecursionError):
+    except Exception:  # noqa: BLE001 - kombu trusts each part of a message; whichever it trips over, the others go on
         return "undecodable body"
     return message_flaw(message.headers, payload, len(message.body or b""))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from random import random
@@ -79,6 +80,8 @@ class Executor:
             provider = kind.provider()  # before anything is claimed: without one there is nothing to attempt
             for i in range(0, len(ids), self._slots):
                 running += self._start(kind, provider, ids[i : i + self._slots], task_id)
+            if len(running) < len(ids):
+                _tell_of_strangers(ids)
         except (SettingsError, DependencyUnavailable) as error:
             # The rest of the message was not claimed, so it comes due again; a traceback would say no more than this.
             log.error("not_executed", kind=kind.name, error=str(error))  # noqa: TRY400
@@ -119,8 +122,6 @@ class Executor:
                 if len(claimed) < len(ids):
                     attempts.park_spent(connection, ids, self._limits, actor=self._actor)
                     links.hold_back(connection, ids, seconds=WAITS_SECONDS)
-                    if unknown := recovery.strangers(connection, ids):
-                        log.warning("unknown_effects", count=unknown)
             return asked_at, claimed
 
         until = monotonic() + CLAIM_PATIENCE_SECONDS
@@ -209,6 +210,13 @@ class Executor:
         with statement() as connection:
             owned = attempts.record(connection, items, self._limits.lease, actor=self._actor)
         return [attempt.id in owned for attempt, _ in items]
+
+
+def _tell_of_strangers(ids: Sequence[str]) -> None:
+    """One line for a whole message, however many effects it names that nobody knows."""
+    with suppress(DependencyUnavailable), statement() as connection:
+        if unknown := recovery.strangers(connection, ids):
+            log.warning("unknown_effects", count=unknown)
 
 
 def _perform(provider: Provider, attempt: Attempt, hold: Hold) -> Outcome:

@@ -396,7 +396,7 @@ def test_messages_of_every_version_still_run(valkey: brokers.Valkey, tmp_path: P
 
 def test_a_traceback_in_a_worker_names_no_card_no_address_and_no_key(valkey: brokers.Valkey, tmp_path: Path) -> None:
     with worker(valkey.url, tmp_path, "-P", "threads", "-c", "1") as running, valkey.client() as client:
-        client.lpush("charge", envelope([[], {}, None], task="raises", id="the-task"))
+        client.lpush("charge", envelope([[], {}, None], task="raises", id=str(uuid.uuid4())))
         wait_for(lambda: running.lines("raised unexpected"), what="the traceback is logged")
         [line] = running.lines("raised unexpected")
         assert line["level"] == "error"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.broker.envelope import MESSAGE_BYTES_MAX, item_flaw, message_flaw, safe_task_name
+from service.broker.envelope import MESSAGE_BYTES_MAX, item_flaw, message_flaw, plain_headers, safe_task_name
 from service.broker.messages import EFFECTS_MAX, Message, read_effect_ids
 from service.core.errors import ValidationError
 
@@ -85,4 +85,47 @@ def test_no_foreign_task_gets_past_or_breaks_the_look(headers: object, payload: 
 
 def test_a_large_item_is_not_even_parsed() -> None:
     assert item_flaw(b"[" * (MESSAGE_BYTES_MAX + 1)) == "too large"
-    assert message_flaw({"task": "charge", "id": "x"}, [[], {}, None], MESSAGE_BYTES_MAX + 1) == "too large"
+    assert message_flaw({"task": "charge", "id": ONE}, [[], {}, None], MESSAGE_BYTES_MAX + 1) == "too large"
+
+
+def test_an_encoding_that_is_no_text_is_no_message() -> None:
+    """It ended the worker, in kombu's `content_encoding.lower()`."""
+    properties = {"delivery_tag": "1", "delivery_info": {"exchange": "", "routing_key": ""}, "body_encoding": "base64"}
+    whole = {"body": "", "headers": {}, "properties": properties, "content-type": "application/json"}
+    assert item_flaw(json.dumps({**whole, "content-encoding": "utf-8"})) is None
+    assert item_flaw(json.dumps({**whole, "content-encoding": [7]})) == "not plain JSON"
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("id", "a-name-of-a-stranger"),
+        ("id", None),
+        ("task", ["charge"]),
+        ("task", "celery.group"),
+        ("eta", "2999-01-01T00:00:00"),
+        ("eta", 0),
+        ("retries", 1),
+        ("retries", "0"),
+        ("expires", 7),
+    ],
+)
+def test_a_message_that_wants_a_say_in_when_and_how_often_is_none_of_ours(header: str, value: object) -> None:
+    ours = {"task": "charge", "id": ONE, "eta": None, "timelimit": [None, None], "retries": 0, "expires": None}
+    assert message_flaw(ours, [[], {}, None], 10) is None
+    assert message_flaw({**ours, header: value}, [[], {}, None], 10)
+
+
+def test_celery_sees_no_header_it_would_act_upon() -> None:
+    """`stamped_headers` with something that is no text ended the worker; `shadow` was printed."""
+    foreign = {
+        "stamped_headers": [{}],
+        "stamps": 7,
+        "shadow": "x",
+        "timelimit": [0.01, 0.01],
+        "called_directly": True,
+        "traceparent": "00-1",
+    }
+    seen = plain_headers({"task": "charge", "id": ONE, "expires": None, **foreign})
+    assert not foreign.keys() & seen.keys()
+    assert (seen["task"], seen["id"], seen["root_id"]) == ("charge", ONE, ONE)
