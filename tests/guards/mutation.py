@@ -14,9 +14,9 @@ import argparse
 import io
 import json
 import os
+import queue
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -38,6 +38,7 @@ NOT_CHANGED = [r"^\s*(log\.|level\(|log = )"]
 TOLERANCE = 8.0  # a changed function that runs this many times longer than its tests take hangs
 START_SECONDS = 60.0  # a process, its imports and a migrated template on a busy machine
 GOAL = 0.9
+SOUND_SAMPLE = 6  # so many mutants' tests are run once without a change
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class Workshop:
         self._environment |= {"COUNTERFOIL_TEST_DATABASE_URL": database, "PYTHONDONTWRITEBYTECODE": "1"}
         self._durations: dict[str, float] = {}
         self._tests: dict[str, list[str]] = {}
+        self._idle: queue.SimpleQueue[subprocess.Popen[str]] = queue.SimpleQueue()
 
     def lay_out(self) -> list[str]:
         """The names of all mutants; a folder that was kept is used as it was laid out."""
@@ -108,34 +110,47 @@ class Workshop:
         asked = self._tests.get(mutant.rpartition("__mutmut_")[0], [])
         if not asked:
             return "unreached"
+        return self._tried(mutant, asked)
+
+    def is_sound(self, mutants: list[str]) -> bool:
+        """Whether the tests of these are green while nothing is changed: else everything would look killed."""
+        asked = {test for mutant in mutants for test in self._tests.get(mutant.rpartition("__mutmut_")[0], [])}
+        return self._tried("", sorted(asked)) == "survived" if asked else True
+
+    def _tried(self, mutant: str, asked: list[str]) -> str:
         quick_first = sorted(asked, key=lambda test: self._durations.get(test, 0.0))
         seconds = START_SECONDS + TOLERANCE * sum(self._durations.get(test, 0.0) for test in asked)
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-p",
-            "no:randomly",
-            "-p",
-            "no:cacheprovider",
-            *quick_first,
-        ]
-        process = subprocess.Popen(
-            command,
-            cwd=self._tree / "mutants",
-            env={**self._environment, "MUTANT_UNDER_TEST": mutant},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with self._worker() as worker:
+            assert worker.stdin
+            assert worker.stdout
+            worker.stdin.write(json.dumps({"mutant": mutant, "tests": quick_first, "seconds": seconds}) + "\n")
+            worker.stdin.flush()
+            told = worker.stdout.readline().strip()
+            assert told, "the worker is gone"
+            return told
+
+    @contextmanager
+    def _worker(self) -> Iterator[subprocess.Popen[str]]:
+        """One that nobody else uses; made when there is none."""
         try:
-            return "killed" if process.wait(seconds) else "survived"
-        except subprocess.TimeoutExpired:
-            return "hung"
-        finally:
-            _end(process)
+            worker = self._idle.get_nowait()
+        except queue.Empty:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "tests.guards.mutant_worker"],
+                cwd=self._tree / "mutants", env={**self._environment, "MUTANT_UNDER_TEST": ""},
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            )  # fmt: skip
+        yield worker
+        if worker.poll() is None:
+            self._idle.put(worker)
+
+    def close(self) -> None:
+        """Let the workers go."""
+        while not self._idle.empty():
+            worker = self._idle.get()
+            assert worker.stdin
+            worker.stdin.close()
+            worker.wait()
 
     def change(self, mutant: str) -> str:
         """The lines that differ."""
@@ -165,15 +180,6 @@ def _configuration(part: Part) -> str:
         "do_not_mutate_patterns": NOT_CHANGED,
     }
     return "\n[tool.mutmut]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in own.items())
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """The test run and whatever it started."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.wait()
 
 
 def explained() -> dict[tuple[str, str], str]:
@@ -220,6 +226,7 @@ def run(part: Part, folder: Path, database: str, wish: argparse.Namespace, minut
         else random.Random(wish.seed).sample(names, len(names))
     )
     tally, known = Tally(of=len(names)), explained()
+    assert workshop.is_sound(drawn[:SOUND_SAMPLE]), "the tests are red without any change"
     for mutant, fate in try_part(workshop, drawn, monotonic() + 60 * minutes, wish.jobs):
         told = fate
         if fate in ("survived", "unreached"):
@@ -229,6 +236,7 @@ def run(part: Part, folder: Path, database: str, wish: argparse.Namespace, minut
                 tally.survivors.append(f"{_function(mutant)} ({fate})\n{change}")
                 print(f"\n{tally.survivors[-1]}", flush=True)
         tally.fates[told] += 1
+    workshop.close()
     return tally
 
 
