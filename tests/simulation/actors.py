@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from service.core.effect import Attempt
-from service.core.errors import DependencyUnavailable
+from service.core.errors import DependencyUnavailable, Quarantined
 from service.core.outcome import Awaiting, Deferred, Failed, Outcome, Succeeded
 from service.core.state import State
 from service.engine import execute, relay, resolve, verify
@@ -22,6 +22,7 @@ from service.engine.resolve import As, Wish
 from service.engine.settlement import settlement
 from service.store.attempts import Settlement
 from service.store.outbox import Due
+from service.store.verdicts import Quiet
 from tests.model.decisions import FINAL
 from tests.simulation import nemesis as n
 from tests.simulation.database import LIMITS, Broken, Row
@@ -40,6 +41,9 @@ def relay_looks(w: World) -> bool:
     """Take what is due, then publish it; W3 lies between. False when it has to wait until somebody is back."""
     hub, nemesis = w.hub, w.nemesis
     # While every worker is paused, the window of published effects is full and nothing is taken.
+    if w.database.closed and w.off != "gate":
+        w.database.quarantine()  # the sentry writes it down; the release looks at once
+        return False
     until = max(w.down_until, w.broker_until, w.paused_until())
     if hub.now < until:
         w.due(until - hub.now)
@@ -93,6 +97,10 @@ def run_message(w: World, ids: Sequence[str]) -> None:
         try:
             claimed = w.database.commit(lambda: w.database.claim(ids))
             break
+        except Quarantined:
+            w.database.quarantine()
+            w.hits["claim refused: quarantine"] += 1
+            return
         except DependencyUnavailable:
             if hub.now > until:
                 return
@@ -150,14 +158,17 @@ def write(w: World, done: Settlement, *, until: float) -> bool:
 
 def webhook(w: World, intent: str) -> None:
     """Received, nudged, and looked at a little later; the event itself is not believed."""
-    row = w.database.rows[w.books.intents[intent]["metadata"]["effect_id"]]
+    row = w.database.rows.get(w.books.intents[intent]["metadata"]["effect_id"])
+    if row is None:
+        w.hits["webhook about a forgotten effect"] += 1
+        return
     w.database.nudge(row)
     w.hub.at(15.0, lambda _: w.hub.spawn(w.api, look, w, row, intent))
 
 
 def look(w: World, row: Row, hint: str | None) -> None:
     """`verify`, with an intent that an event has named."""
-    if w.hub.now < max(w.down_until, w.database.away_until):
+    if w.hub.now < max(w.down_until, w.database.away_until) or row.id not in w.database.rows:
         return
     if row.state == "executing" and row.lease_until < w.hub.now:
         w.database.lease_out(row)
@@ -182,9 +193,9 @@ def look(w: World, row: Row, hint: str | None) -> None:
 
 def person(w: World, row: Row) -> None:
     """Somebody who is honest, looks at what is stuck, and does what the commands let him do."""
-    if row.state in FINAL or w.hub.now < max(w.down_until, w.database.away_until):
+    if row.state in FINAL or w.hub.now < max(w.down_until, w.database.away_until) or row.id not in w.database.rows:
         return
-    wish = w.random.choice((n.LOOKED, n.REPLAYED, n.REPLAYED, n.RESOLVED))
+    wish = w.random.choice((n.LOOKED, n.REPLAYED, n.REPLAYED, n.RESOLVED, n.RESOLVED))
     w.hits[wish] += 1
     if wish == n.LOOKED:
         look(w, row, None)
@@ -196,15 +207,17 @@ def person(w: World, row: Row) -> None:
 
 def declare(w: World, row: Row) -> None:
     """`resolve`: the provider is asked first, and then the product says whether the person may."""
+    done = w.books.moved[row.id] > 0
+    if row.kind != "email":
+        w.hub.sleep(600.0 * w.random.random())  # from what he has seen there to what he types here
     attempt = w.database.attempt(row, row.state)
     provider = w.providers[row.kind]
     facts = {"in_doubt": row.in_doubt, "parked_reason": row.parked_reason, "provider_ref": row.provider_ref}
     stands = verify.Standing(attempt, facts)
-    done = w.books.moved[row.id] > 0
     ref = row.provider_ref or "found-by-hand"
     absent = As.PENDING if w.random.random() < 0.5 else As.FAILED
     wish = Wish(As.SUCCEEDED if done else absent, "a reason", "evidence", ref if done else None)
-    quiet = inf if row.begun_at is None else w.hub.now - row.begun_at
+    quiet = Quiet(inf if row.begun_at is None else w.hub.now - row.begun_at, row.server_error)
     if resolve._unfit(stands, wish):
         return
     asked = verify.ask(provider, attempt, seconds=DEADLINE_SECONDS)
@@ -213,7 +226,7 @@ def declare(w: World, row: Row) -> None:
     if resolve.objects(wish, stands.ref, asked) or resolve._too_soon(stands, wish, asked, quiet):
         w.hits["a person's wish is refused"] += 1
         return
-    if row.attempt != attempt.number or row.state != attempt.prior.value:
+    if row.attempt != attempt.number or row.state != attempt.prior.value or row.id not in w.database.rows:
         return
     w.hits[f"resolved as {wish.as_.value}"] += 1
     if wish.as_ is As.PENDING:

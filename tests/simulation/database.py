@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from service.core.effect import Attempt, Concerned, Policy, Ready
-from service.core.errors import DependencyUnavailable
+from service.core.errors import DedupeConflict, DependencyUnavailable, Quarantined, ValidationError
+from service.core.keys import dedupe_hash, fingerprint
 from service.core.state import State
 from service.engine.execute import WAITS_SECONDS
 from service.store.attempts import Limits, Settlement
 from tests.model.decisions import FINAL, LEGAL
 from tests.simulation.hub import Hub
-from tests.simulation.nemesis import COMMIT_LOST, OUTAGE, Nemesis
+from tests.simulation.nemesis import COMMIT_LOST, DAY, OUTAGE, Nemesis
 
 LIMITS = Limits(lease=90.0, budget=60, age_limit=3 * 86400.0)
 REDELIVERY_SECONDS = 105.0
+YEAR = 365 * DAY
 _STATES = {state.value: state for state in State}
 _FORGOTTEN = ("unanswered", "missed_at_age_seconds", "stored_500", "look_up")
 
@@ -32,10 +34,10 @@ class Row:
     """An effect with its outbox row; `road` is `gone` when that one is deleted."""
 
     __slots__ = (
-        "attempt", "available_at", "begun_at", "booked", "budget_from", "caused_by", "concerns", "created_at",
-        "dedupe_key", "first_sent_at", "id", "in_doubt", "kind", "lease_until", "not_before", "outcome",
+        "attempt", "available_at", "begun_at", "booked", "born", "budget_from", "caused_by", "concerns", "created_at",
+        "dedupe_key", "doubted", "first_sent_at", "id", "in_doubt", "kind", "lease_until", "not_before", "outcome",
         "parked_reason", "patience_from", "policy", "progress", "provider_ref", "ready_when", "receipt", "released",
-        "request", "road", "state",
+        "request", "road", "server_error", "state",
     )  # fmt: skip
 
     def __init__(self, id_: str, kind: str, request: dict[str, Any], now: float) -> None:
@@ -46,9 +48,21 @@ class Row:
         self.progress: dict[str, Any] = {}
         self.outcome: Any = None
         self.provider_ref = self.parked_reason = self.concerns = self.ready_when = self.caused_by = None
-        self.budget_from = self.booked = 0
+        self.budget_from = self.booked = self.born = self.doubted = 0
         self.policy = Policy.AT_MOST_ONCE
-        self.receipt = self.released = False
+        self.receipt = self.released = self.server_error = False
+
+    def copied(self) -> tuple[Any, ...]:
+        """Its columns, as a backup keeps them."""
+        return tuple([dict(self.progress) if name == "progress" else getattr(self, name) for name in _COLUMNS])
+
+    def become(self, values: tuple[Any, ...]) -> None:
+        """What it was when the backup was taken."""
+        for name, value in zip(_COLUMNS, values, strict=True):
+            setattr(self, name, value)
+
+
+_COLUMNS = tuple(name for name in Row.__slots__ if name not in ("id", "request", "released"))
 
 
 class Database:
@@ -58,7 +72,15 @@ class Database:
         self.hub, self.nemesis, self.off, self.due = hub, nemesis, off, due
         self.hits = nemesis.hits
         self.rows: dict[str, Row] = {}
+        self.ever: dict[str, Row] = {}
+        self.closed, self.lives, self.last_fact = False, 0, 0
+        self.began_at = -YEAR  # its life: the first claim
+        self.left_at = 0.0
+        self.quarantined_at: float | None = None
+        self.orphans: dict[str, Any] = {}
+        self.breaks: set[tuple[str, str]] = set()
         self.away_until = 0.0
+        self.stuck: Callable[[Row], object] = lambda _: None
         self.trace: list[str] | None = None
         self.moves: set[tuple[str, str]] = set()
 
@@ -91,6 +113,8 @@ class Database:
             raise Broken(f"I8 illegal move {row.state} → {to} of {row.id}")
         row.state = to
         row.lease_until = None
+        if to in ("unknown", "parked") and self.nemesis.persons:
+            self.stuck(row)
         self.say(row, why)
 
     def later(self, row: Row, seconds: float) -> None:
@@ -100,21 +124,34 @@ class Database:
     # --- callers -----------------------------------------------------------------------------------------------------
 
     def accept(self, row: Row) -> Row:
-        """One row for one dedupe key, for ever."""
+        """One row for one dedupe key, for ever. Raises DedupeConflict when the key came with another request (I4)."""
+        if row.concerns is not None and row.concerns not in self.rows:
+            raise ValidationError(f"there is no charge {row.concerns}", field="charge")
         if self.off != "unique_key":
             for known in self.rows.values():
                 if known.dedupe_key == row.dedupe_key:
+                    self._same(known, row)
                     return known
         elif row.id in self.rows:
             row.id += "'"
-        self.rows[row.id] = row
+        self.rows[row.id] = self.ever[row.id] = row
+        row.born = len(self.ever)
         self.due(0.0)
         self.say(row, "accepted")
         return row
 
+    def _same(self, known: Row, asked: Row) -> None:
+        if self.off == "fingerprint" or known.request is asked.request:
+            return
+        if fingerprint(known.kind, known.request) != fingerprint(asked.kind, asked.request):
+            raise DedupeConflict(f"{known.dedupe_key} was used for another request", effect_id=known.id)
+
     # --- workers -----------------------------------------------------------------------------------------------------
 
     def claim(self, ids: Sequence[str]) -> list[Attempt]:
+        if self.closed and self.off != "gate":
+            raise Quarantined("restored")
+        self.began_at = self.hub.now if self.began_at < 0.0 else self.began_at
         claimed = []
         for id_ in sorted(ids):
             row = self.rows.get(id_)
@@ -172,10 +209,23 @@ class Database:
         now = self.hub.now
         row.lease_until = now + LIMITS.lease
         row.begun_at = now
+        if self.orphans:
+            self._adopt_orphan(row)
         self.due(REDELIVERY_SECONDS)
         if row.first_sent_at is None and self.off != "sent_first":
             row.first_sent_at = now
         return self.attempt(row, prior)
+
+    def _adopt_orphan(self, row: Row) -> None:
+        """What an earlier life has sent for this key is this one's, and nothing is sent again."""
+        name = dedupe_hash("t", row.kind, row.dedupe_key)
+        for orphan in self.orphans.values():
+            if orphan.hash == name and orphan.adopted_by is None and self.off != "orphans":
+                orphan.adopted_by, row.in_doubt = row.id, True
+                row.progress.update(orphan.found)
+                row.first_sent_at = orphan.sent_at if row.first_sent_at is None else row.first_sent_at
+                self.hits["orphan adopted"] += 1
+                self.say(row, f"adopted {orphan.found}")
 
     def attempt(self, row: Row, prior: str) -> Attempt:
         """The effect as a provider sees it."""
@@ -185,7 +235,7 @@ class Database:
         if row.concerns is not None:
             other = self.rows[row.concerns]
             ref = other.provider_ref or other.progress.get("payment_intent")
-            concerned = Concerned(other.id, _STATES[other.state], ref)
+            concerned = Concerned(other.id, _STATES[other.state], ref, other.progress.get("effect_id"))
         return Attempt(
             row.id,
             "t",
@@ -205,7 +255,10 @@ class Database:
         )
 
     def record(self, attempt: Attempt, progress: dict[str, Any]) -> bool:
-        row = self.rows[attempt.id]
+        row = self.rows.get(attempt.id)
+        if row is None or (self.closed and self.off != "gate"):
+            self.hits["record refused: a life that is over"] += 1
+            return False
         owned = row.attempt == attempt.number and row.state == "executing" and row.lease_until > self.hub.now
         if not owned and self.off != "fenced_record":
             self.hits["record refused"] += 1
@@ -217,7 +270,10 @@ class Database:
         return True
 
     def settle(self, done: Settlement, follow_up: Callable[[Row], Row | None]) -> bool:
-        row, to = self.rows[done.id], done.state.value
+        row, to = self.rows.get(done.id), done.state.value
+        if row is None:
+            self.hits["settlement of a forgotten effect"] += 1
+            return False
         forward = (row.state in ("unknown", "parked", "awaiting") and to in FINAL) or (
             row.state == "unknown" and to == "awaiting"
         )
@@ -241,6 +297,8 @@ class Database:
         """What `_SETTLE` sets."""
         now, to = self.hub.now, done.state.value
         row.in_doubt = done.in_doubt
+        if done.evidence and "step" in done.evidence and done.evidence.get("status", 0) >= 500:
+            row.server_error = True
         if done.outcome is not None:
             row.outcome = dict(done.outcome)
         row.provider_ref = done.provider_ref or row.provider_ref
@@ -274,6 +332,8 @@ class Database:
     def take(self) -> list[tuple[Row, bool]]:
         """What is due, pushed ahead; with it whether it was published before and nothing came of it."""
         now, taken = self.hub.now, []
+        if self.closed and self.off != "gate":
+            return taken
         for row in self.rows.values():
             if row.road in ("fresh", "later", "published") and row.available_at <= now:
                 taken.append((row, row.road == "published"))
@@ -308,6 +368,31 @@ class Database:
                 self.hits["nudged by a webhook"] += 1
                 if other.road in ("later", "published"):
                     self.later(other, 0.0)
+
+    # --- a database that went back in time ---------------------------------------------------------------------------
+
+    def quarantine(self) -> None:
+        """Written down by whoever notices first."""
+        if self.quarantined_at is None:
+            self.quarantined_at, self.last_fact = self.hub.now, len(self.ever)
+
+    def doubt(self, row: Row, step: int, last_fact: int) -> bool:
+        """Mark what may have been sent in the life that was lost."""
+        if row.road == "gone" or row.born > last_fact or row.doubted == self.lives or self.off == "doubt":
+            return False
+        if row.state == "executing":
+            self.move(row, "unknown", "leased out")
+        row.in_doubt, row.lease_until, row.doubted = True, None, self.lives
+        row.first_sent_at = row.created_at if row.first_sent_at is None else row.first_sent_at
+        row.attempt += step
+        row.budget_from, row.patience_from = row.attempt, self.hub.now
+        if row.kind == "email":
+            row.progress["unanswered"] = max(1, row.progress.get("unanswered", 0))
+        if row.road == "published":
+            self.later(row, 0.0)
+        self.hits["doubted by the recovery"] += 1
+        self.say(row, "doubted by the recovery")
+        return True
 
     def replay(self, row: Row) -> bool:
         live = row.state == "executing" and row.lease_until >= self.hub.now

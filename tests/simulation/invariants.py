@@ -17,8 +17,9 @@ def at_rest(w: World) -> None:
         _settled(w, row)
         _true(w, row)
     for row in w.database.rows.values():
-        if row.kind == "charge" and row.receipt and row.state == "succeeded" and f"{row.id}r" not in w.database.rows:
+        if row.kind == "charge" and row.receipt and row.state == "succeeded" and not _caused(w, row):
             raise Broken(f"a receipt is missing: {row.id} succeeded and caused nothing")
+    _known(w)
     if w.books.second_key:
         raise Broken("I6 a step was sent under two keys")
 
@@ -47,10 +48,25 @@ def rests(w: World, row: Row) -> bool:
     return False
 
 
+def _caused(w: World, row: Row) -> bool:
+    return any(other.caused_by == row.id for other in w.database.rows.values())
+
+
+def _known(w: World) -> None:
+    """I3: whatever has moved money belongs to an effect, or to an orphan that somebody is told of."""
+    if not w.database.lives:
+        return
+    for ref, thing in (*w.books.intents.items(), *w.books.refunds.items()):
+        effect = thing["metadata"]["effect_id"]
+        known = effect in w.database.rows or effect in w.books.late or ref in w.database.orphans
+        if thing["status"] == "succeeded" and not known:
+            raise Broken(f"I3 {ref} stands at the provider and nobody knows of it")
+
+
 def _true(w: World, row: Row) -> None:
     """I5: what stands in our books is so at the provider."""
     moved = w.books.moved[row.id]
-    if row.state == "succeeded" and not moved:
+    if row.state == "succeeded" and not w.books.done[row.dedupe_key]:
         raise Broken(f"I5 {row.id} is succeeded and was never done")
     if row.state == "failed" and moved:
         raise Broken(f"I5 {row.id} is failed and was done")
@@ -59,5 +75,5 @@ def _true(w: World, row: Row) -> None:
     if row.state == "parked" and row.parked_reason == "absent" and moved and not row.released:
         raise Broken(f"{row.id} is parked as absent and was done")
     flagged = (row.outcome or {}).get("possible_duplicate") or (row.outcome or {}).get("resolved")
-    if row.state == "succeeded" and moved > 1 and not flagged:
+    if row.state == "succeeded" and moved > 1 and not flagged and row.dedupe_key not in w.books.spared:
         raise Broken(f"{row.id} may be a duplicate and does not say so")

@@ -7,6 +7,7 @@ the world is healed and has to come to rest. Every shot is counted, so that a ki
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from random import Random
 
 Hits = defaultdict[str, int]
@@ -20,16 +21,16 @@ RELAY_DIES, MAIL_LOST, DOUBLED, DELAYED = "relay dies", "message lost", "message
 BROKER_AWAY, OUTAGE, COMMIT_LOST = "broker away", "database away", "commit's answer lost"
 REPLAYED, RESOLVED, LOOKED, REPEATED = "person replays", "person resolves", "person verifies", "caller repeats"
 HOOK_LATE, HOOK_DOUBLED, RESTORED = "webhook late", "webhook doubled", "database goes back"
-LOOK_UP_LAGS = "look-up lags"
+LOOK_UP_LAGS, CONTRADICTS, RECOVERY_DIES = "look-up lags", "caller contradicts himself", "recovery dies"
 
 WIRE = (F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, REFUSED, UNREACHABLE, LATE)
 OTHERS = (
     CRASH, PAUSE, BLACKOUT, RELAY_DIES, MAIL_LOST, DOUBLED, DELAYED, BROKER_AWAY, OUTAGE, COMMIT_LOST,
-    REPEATED, HOOK_LATE, HOOK_DOUBLED, LOOK_UP_LAGS,
+    REPEATED, CONTRADICTS, HOOK_LATE, HOOK_DOUBLED, LOOK_UP_LAGS, RESTORED,
 )  # fmt: skip
 DEEP = (CRASH, PAUSE, BLACKOUT, OUTAGE, LATE, REFUSED, F2, F4, F7)
 """Kinds that matter together, so a seed often has two of them."""
-KINDS = (*WIRE, *OTHERS)
+KINDS = (*WIRE, *OTHERS, RECOVERY_DIES)
 CALM = 0.08  # seeds without a fault: the happy path stays in view
 
 # How long a pause, an outage or a stop may last: below and beyond a lease, a horizon and a provider's memory.
@@ -43,7 +44,9 @@ class Nemesis:
         self.hits = hits
         self.random = random.random
         self.uniform = random.uniform
-        self.choice = random.choice
+        self.shots: list[str] = []
+        self.without: frozenset[int] = frozenset()
+        self.tell: Callable[[str], object] = lambda _: None
         self.left = 0 if random.random() < CALM else random.randint(1, 6)
         self.chance: dict[str, float] = {}
         if self.left:
@@ -51,26 +54,30 @@ class Nemesis:
             kinds = random.sample(WIRE, random.randint(0, 2)) + random.sample(OTHERS, random.randint(0, 2))
             kinds += random.sample(DEEP, random.randint(0, 2))
             self.chance = dict.fromkeys(kinds or KINDS, density)
+            if RESTORED in self.chance:
+                self.chance[RECOVERY_DIES] = density / 2
         # Few lengths in one seed, so that what needs two long gaps in a row meets them.
         self.spans = random.sample(SPANS, random.randint(1, 2)) if random.random() < 0.7 else SPANS
         self.wire = [kind for kind in WIRE if kind in self.chance]
         # Persons are no fault; they are about in some seeds.
-        self.persons = bool(self.left) and random.random() < 0.35
+        self.persons = bool(self.left) and random.random() < 0.4
         self.strikes = tuple(kind for kind in (BLACKOUT, CRASH, PAUSE) if kind in self.chance)
 
     def fires(self, kind: str) -> bool:
         """Whether this kind of fault happens here and now."""
-        if kind not in self.chance or self.random() >= self.chance[kind]:
-            return False
-        self.fired(kind)
-        return True
+        return kind in self.chance and self.random() < self.chance[kind] and self.fired(kind)
 
-    def fired(self, kind: str) -> None:
-        """One fault less to come; after the last one the world is healed."""
-        self.hits[kind] += 1
+    def fired(self, kind: str) -> bool:
+        """One fault less to come; after the last one the world is healed. False when this one is left out."""
         self.left -= 1
         if not self.left:
             self.heal()
+        self.shots.append(kind)
+        if len(self.shots) in self.without:
+            return False
+        self.hits[kind] += 1
+        self.tell(kind)
+        return True
 
     def heal(self) -> None:
         """From now on nothing goes wrong any more."""

@@ -166,6 +166,12 @@ class StripeSide:
             Step.RETRIEVE, call, False, lambda fate: _read(self.books.refunds.get(refund), fate), read=True
         )
 
+    def read(self, path: str, params: Mapping[str, Any], *, seconds: float) -> dict[str, Any]:
+        """One page with all that was made since."""
+        things = self.books.refunds if path == "/v1/refunds" else self.books.intents
+        since = params["created"]["gte"]
+        return {"data": [dict(thing) for thing in things.values() if thing["created"] >= since], "has_more": False}
+
     def look_up(self, path: str, params: Mapping[str, Any], call: Call) -> Reply:
         """One page with all there is: of lists at once, of a search when its index has caught up (Stripe: Search)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
@@ -10,17 +11,18 @@ from random import Random
 from typing import Any
 
 from service.core.effect import Policy, Ready
-from service.engine import hold
+from service.core.errors import DedupeConflict, ValidationError
+from service.engine import hold, recover
 from service.providers import deadline
 from service.providers.mail import message, smtp
 from service.providers.mail.resend import ResendMail
 from service.providers.stripe import attempt as stripe_attempt
-from service.providers.stripe import look_ups
+from service.providers.stripe import leftovers, look_ups
 from service.providers.stripe.authorisations import StripeCancels, StripeCaptures
 from service.providers.stripe.charges import StripeCharges
 from service.providers.stripe.refunds import StripeRefunds
 from tests.model.decisions import FINAL
-from tests.simulation import actors, invariants
+from tests.simulation import actors, invariants, restore
 from tests.simulation import nemesis as n
 from tests.simulation.books import Books
 from tests.simulation.database import Broken, Database, Row
@@ -55,6 +57,9 @@ def _nobody(_: Any) -> None:
     """Listens to nothing any more."""
 
 
+STORE = restore.Store()
+
+
 class _Log:
     """Logs nothing; a bug that the product would survive as `unknown` is a bug here."""
 
@@ -76,6 +81,13 @@ def virtual() -> list[tuple[Any, str, Any]]:
         (smtp, "Session", SmtpSide),
         (smtp, "render", lambda *_: b""),
         (message, "parseaddr", _parseaddr),
+        (leftovers, "_UUID", re.compile("")),
+        (recover, "log", log),
+        (recover, "transaction", STORE.connected),
+        (recover, "statement", STORE.connected),
+        (recover, "standing", STORE.standing),
+        (recover, "stripe_api", lambda _: _STRIPE),
+        *((recover, name, STORE) for name in ("incarnation", "recovery", "orphans", "breaks")),
         (actors.execute, "log", log),
         (actors.verify, "log", log),
     ]
@@ -108,21 +120,33 @@ _WITH_SMTP = _providers(smtp.SmtpMail(smtp.Server("mail", 25), sender=SENDER, de
 class World:
     """Everything there is in one seed. `off` names the guard that is taken out, empty for none."""
 
-    def __init__(self, seed: int, *, off: str = "", tracing: bool = False, hits: Hits | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        off: str = "",
+        tracing: bool = False,
+        hits: Hits | None = None,
+        without: frozenset[int] = frozenset(),
+    ) -> None:
         global _clock  # noqa: PLW0603 - the one clock that the product's modules read
         self.seed, self.off = seed, off
         self.random = random = Random(seed)
         self.hits: Hits = defaultdict(int) if hits is None else hits
         self.nemesis = Nemesis(random, self.hits)
+        self.nemesis.without = without
         self.options = self.nemesis.told()
         self.hub = _clock = Hub()
         self.database = Database(self.hub, self.nemesis, off, self.due)
         if tracing:
-            self.database.trace = []
+            trace = self.database.trace = []
+            self.nemesis.tell = lambda kind: trace.append(f"{self.hub.now:12.1f}  ** {kind}")
         self.books = Books(self.hub, self.nemesis, random, self.database)
         self.down_until = self.broker_until = 0.0
         self.look_at = inf
         self.pauses = False
+        self.persons_left = 3
+        self.database.stuck = self._stuck
         self.sent: Any = None
         self.banks: dict[str, str] = {}
         self.hooks = random.random() < 0.5
@@ -131,6 +155,8 @@ class World:
         self.workers = [self._process(i) for i in range(random.choice((1, 1, 1, 2, 2, 3, 4, 5)))]
         self._providers()
         self._ask()
+        STORE.world = self
+        restore.may_come(self)
 
     def _process(self, number: int) -> Process:
         random = self.random
@@ -185,7 +211,7 @@ class World:
         row = Row(id_, "email", {"to": f"{id_}@home.test", "subject": "s", "text": "t"}, 0.0)
         row.policy = self.random.choice((Policy.AT_MOST_ONCE, Policy.AT_LEAST_ONCE))
         if not self.keyed and row.policy is Policy.AT_LEAST_ONCE:
-            self.books.limits[id_] = smtp.SENDS_MAX
+            self.books.limits.setdefault(id_, smtp.SENDS_MAX)
         return row
 
     def _commit(self, orders: list[Row]) -> None:
@@ -195,25 +221,55 @@ class World:
             self.database.accept(row)
             if nemesis.fires(n.REPEATED):
                 self.hub.at(nemesis.span(), self._repeat, row)
-            if nemesis.persons:
-                for _ in range(2):
-                    self.hub.at(self.random.uniform(60.0, 45 * HOUR), self._person, row)
+            if nemesis.fires(n.CONTRADICTS):
+                self.hub.at(nemesis.span(), self._contradict, row)
+
+    def _stuck(self, row: Row) -> None:
+        """Somebody will look at it, at once or days later, and perhaps two at the same time."""
+        if self.persons_left:
+            self.persons_left -= 1
+            random = self.random
+            wait = 45 * HOUR * random.random() ** 3
+            for _ in range(2 if random.random() < 0.3 else 1):
+                self.hub.at(wait, self._person, row)
 
     def _person(self, row: Row) -> None:
         if row.state in ("parked", "unknown"):
             self.hub.spawn(self.api, actors.person, self, row)
 
-    def _repeat(self, row: Row) -> None:
-        again = Row(f"{row.id}'", row.kind, row.request, self.hub.now)
+    def again(self, row: Row, request: dict[str, Any]) -> Row:
+        """The same key once more: another effect, if it is let in."""
+        again = Row(f"{row.id}{(self.database.lives + 1) * chr(39)}", row.kind, request, self.hub.now)
         again.dedupe_key, again.concerns, again.ready_when = row.dedupe_key, row.concerns, row.ready_when
-        self.books.limits[again.id] = 0
-        self.database.accept(again)
+        return again
+
+    def _repeat(self, row: Row) -> None:
+        self.accept_again(self.again(row, dict(row.request)))
+
+    def _contradict(self, row: Row) -> None:
+        other = {"subject": "another"} if row.kind == "email" else {"amount": row.request["amount"] - 1}
+        self.accept_again(self.again(row, {**row.request, **other}))
+
+    def accept_again(self, again: Row) -> None:
+        """What is let in under a key is what was asked for under it first, or it is refused (I4)."""
+        try:
+            taken = self.database.accept(again)
+        except DedupeConflict:
+            self.hits["refused: another request under the same key"] += 1
+            return
+        except ValidationError:
+            self.hits["refused: acts upon what is forgotten"] += 1
+            return
+        self.hits["accepted before: the same effect"] += taken is not again
+        if taken.request != again.request:
+            raise Broken(f"I4 {taken.id} was asked for with {again.request} and stands for {taken.request}")
 
     def follow_up(self, row: Row) -> Row | None:
         """A charge's receipt, accepted in the commit that settles it."""
         if not row.receipt or self.off == "follow_up_in_commit":
             return None
-        receipt = self._letter(f"{row.id}r")
+        receipt = self._letter(f"{row.id}r{'+' * self.database.lives}")
+        receipt.dedupe_key = f"{row.dedupe_key}r"
         receipt.caused_by, receipt.available_at = row.id, self.hub.now
         return receipt
 
@@ -274,7 +330,8 @@ class World:
         running = hub.running
         if running is None or running.process is self.api:
             return
-        nemesis.fired(kind)
+        if not nemesis.fired(kind):
+            return
         if kind == n.PAUSE:
             running.process.frozen_until = hub.now + nemesis.span()
             self.pauses = True
@@ -314,7 +371,7 @@ class World:
 
     def close(self) -> None:
         """Let go of each other, so that nobody has to look for cycles."""
-        self.database.due = self.books.tell = _nobody
+        self.database.due = self.database.stuck = self.books.tell = _nobody
         del self.wire.world
 
 
