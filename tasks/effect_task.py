@@ -175,6 +175,7 @@ class EffectTask(Task):  # type: ignore[type-arg]
             policy=self.policy(request),
             priority=rules.priority(priority),
             not_before=rules.not_before(eta, countdown),
+            after_seconds=rules.after_seconds(countdown),
             amount=amount,
             currency=currency,
             concerns=concerns,

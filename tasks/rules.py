@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError as PydanticError
@@ -74,14 +74,22 @@ def priority(value: object) -> int:
     return value
 
 
+def after_seconds(countdown: object) -> float | None:
+    """How long after its acceptance the effect may be executed; whose clock that is, the store decides.
+
+    Raises ValidationError.
+    """
+    if countdown is None:
+        return None
+    if isinstance(countdown, bool) or not isinstance(countdown, int | float) or not 0 <= countdown <= 366 * 86400:
+        raise ValidationError("countdown must be seconds from 0 to a year", field="countdown")
+    return float(countdown)
+
+
 def not_before(eta: object, countdown: object) -> datetime | None:
-    """When the effect may be executed at the earliest; None is now. Raises ValidationError."""
+    """The moment that the caller has named, if any. Raises ValidationError."""
     if eta is not None and countdown is not None:
         raise ValidationError("pass eta or countdown, not both", field="eta")
-    if countdown is not None:
-        if isinstance(countdown, bool) or not isinstance(countdown, int | float) or not 0 <= countdown <= 366 * 86400:
-            raise ValidationError("countdown must be seconds from 0 to a year", field="countdown")
-        return datetime.now(UTC) + timedelta(seconds=countdown)
     if eta is None:
         return None
     if not isinstance(eta, datetime) or eta.tzinfo is None:

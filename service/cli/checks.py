@@ -18,7 +18,8 @@ from service.store.database import statement
 from service.store.watermark import Watermark
 
 POSTGRES_MAJOR_MIN = 14
-# Leases run on the database's clock and eta on the caller's; a second between them is harmless, a minute is not.
+# Leases and countdowns run on the database's clock, eta on the caller's: a second between them is harmless, a minute
+# is not.
 SKEW_SECONDS_MAX = 5.0
 # Longer than the slowest look of a relay at a quiet outbox, so that a healthy one is never called late.
 LATE_SECONDS = 30.0
@@ -142,7 +143,7 @@ def _server() -> Iterator[Check]:
         "clock",
         ok=abs(skew) <= SKEW_SECONDS_MAX,
         found=f"{skew:+.2f} s from here",
-        meaning="This machine and the database disagree about the time: eta and countdown will be off by as much.",
+        meaning="This machine and the database disagree about the time: an eta will be off by as much.",
         fix="run an NTP client on both",
     )
 

@@ -52,6 +52,8 @@ class Order:
     policy: Policy
     priority: int = 0
     not_before: datetime | None = None
+    after_seconds: float | None = None
+    """Not before so long after the acceptance, by the database's clock: a caller's may be wrong."""
     amount: int | None = None
     currency: str | None = None
     caused_by: str | None = None
@@ -108,6 +110,8 @@ class Attempt:
     dedupe_key: str
     context: Mapping[str, str]
     concerned: Concerned | None = None
+    clock: float | None = None
+    """The database's time at the claim, in Unix seconds; None for an attempt that no database has made."""
 
 
 class LeaseLost(Exception):

@@ -38,6 +38,7 @@ _SPENT = """
 _ATTEMPT = """
     cast(e.id as text) as id, e.tenant, e.kind, e.attempt, e.prior, e.in_doubt, e.request, e.progress, e.policy,
     e.dedupe_key, e.context,
+    extract(epoch from clock_timestamp())::float8 as clock,
     coalesce(extract(epoch from clock_timestamp() - e.first_sent_at)::float8, 0) as sent_age,
     coalesce(extract(epoch from clock_timestamp() - coalesce(e.patience_from, e.first_sent_at))::float8, 0) as waited,
     e.attempt - e.budget_from as tries, cast(t.id as text) as concerned_id, t.state as concerned_state,
@@ -287,6 +288,7 @@ def _attempt(row: Any, prior: State) -> Attempt:
         dedupe_key=row.dedupe_key,
         context=row.context,
         concerned=concerned or None,
+        clock=row.clock,
     )
 
 

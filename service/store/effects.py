@@ -12,9 +12,12 @@ from service.core.effect import Order
 from service.core.state import State
 
 _INPUT = """
-    select * from jsonb_to_recordset(cast(:orders as jsonb)) as o (
+    select id, tenant, kind, dedupe_key, fingerprint, request, lane, policy, priority,
+           coalesce(not_before, statement_timestamp() + make_interval(secs => after_seconds)) as not_before,
+           amount, currency, caused_by, concerns, ready_when, context
+    from jsonb_to_recordset(cast(:orders as jsonb)) as o (
         id uuid, tenant text, kind text, dedupe_key text, fingerprint text, request jsonb, lane text, policy text,
-        priority smallint, not_before timestamptz, amount bigint, currency text, caused_by uuid,
+        priority smallint, not_before timestamptz, after_seconds float8, amount bigint, currency text, caused_by uuid,
         concerns uuid, ready_when text, context jsonb)
 """
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,6 +75,22 @@ def test_after_the_horizon_a_created_intent_is_found_recorded_and_confirmed(fake
     assert isinstance(outcome, Succeeded)
     assert lease.records == [{"payment_intent": outcome.ref}]  # W11: before the confirm
     assert [row["route"] for row in sent(fake, charge.id)] == ["create", "confirm"]
+    assert money(fake, charge) == [4200]
+
+
+def test_a_worker_whose_clock_is_days_ahead_looks_where_the_database_says(
+    fake: FakeServer, charge: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the chaos suite: it asked for what was made after it had been made; only the lagging search was left."""
+    lost(fake, charge)
+    fake.advance(hours=25)
+    right = time.time()
+    monkeypatch.setattr("service.providers.stripe.look_ups.time", SimpleNamespace(time=lambda: right + 50 * HOUR))
+    doubtful = replace(late(charge, KeptLease(), 25 * HOUR), clock=right)
+    before = len(fake.admin("requests")["requests"])
+    assert isinstance(perform(fake, doubtful, KeptLease(past_horizon=True)), Succeeded)
+    asked = [row["route"] for row in fake.admin("requests")["requests"][before:]]
+    assert "search" not in asked
     assert money(fake, charge) == [4200]
 
 

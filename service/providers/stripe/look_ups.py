@@ -50,7 +50,9 @@ class LookUps:
 
     def intent(self, attempt: Attempt, expected: Expectation) -> Finding:
         """A charge's PaymentIntent: by its customer, by the key that made it, at last by search."""
-        since = int(time.time() - attempt.sent_age_seconds - MARGIN_SECONDS)
+        # The database's clock: a worker's own may be hours ahead, and would look past what is there.
+        now = time.time() if attempt.clock is None else attempt.clock
+        since = int(now - attempt.sent_age_seconds - MARGIN_SECONDS)
         customer = attempt.request.get("customer")
         if customer is not None and not (self.place and self.place["path"] == _EVENTS):
             params = {"customer": customer, "created": {"gte": since}}
