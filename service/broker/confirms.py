@@ -34,15 +34,22 @@ class Confirms:
         self._open.add(self._published)
 
     def wait(self, seconds: float) -> None:
-        """Until all are stored. Raises NotStored or a timeout."""
+        """Until all are stored. Raises NotStored."""
         until = monotonic() + seconds
         while self._open and self._trouble is None:
             left = until - monotonic()
             if left <= 0:
-                raise NotStored(f"{len(self._open)} messages were not confirmed within {seconds:g} s")
-            self._channel.connection.drain_events(timeout=left)
+                raise self._in_vain(seconds)
+            try:
+                self._channel.connection.drain_events(timeout=left)
+            except TimeoutError:
+                raise self._in_vain(seconds) from None
         if self._trouble is not None:
             raise NotStored(self._trouble)
+
+    def _in_vain(self, seconds: float) -> NotStored:
+        """What an alarm looks like: the broker has blocked whoever publishes, and says nothing."""
+        return NotStored(f"{len(self._open)} messages were not confirmed within {seconds:g} s")
 
     def _acknowledged(self, tag: int, multiple: bool) -> None:
         if multiple:

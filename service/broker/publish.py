@@ -33,6 +33,8 @@ CONFIRM_SECONDS = 5.0  # RabbitMQ confirms in milliseconds; a blocked one (memor
 READ_SECONDS = 5.0  # the same for a reply of Redis, and for a write into a socket nobody reads
 BATCH_COMMANDS = 500  # one pipeline; as many as the relay takes rows at once
 GIVE_UP_SECONDS = 1.0
+PROBE = "_kombu.counterfoil.probe"  # among kombu's own names, which whoever may use the broker may write
+PROBE_SECONDS = 10
 
 log = structlog.get_logger(__name__)
 
@@ -53,8 +55,8 @@ class Publisher:
         self._guarded(lambda: self._publish(messages))
 
     def ping(self) -> None:
-        """One round trip. Raises DependencyUnavailable while the broker does not answer."""
-        self._guarded(self._round_trip)
+        """Hand over something that nobody gets. Raises DependencyUnavailable while the broker does not take it."""
+        self._guarded(self._probe)
 
     def close(self) -> None:
         """Let go of the connection; the next publish opens another."""
@@ -121,8 +123,15 @@ class Publisher:
         for queue in self._app.amqp.queues.values():
             queue(self._channel).declare()
 
-    def _round_trip(self) -> None:
-        next(iter(self._app.amqp.queues.values()))(self._channel).declare()
+    def _probe(self) -> None:
+        """A broker that is full answers every question; only a write shows whether the outage is over."""
+        if self._confirms is None:
+            self._channel.client.set(PROBE, "", ex=PROBE_SECONDS)
+            return
+        self._confirms.expect()
+        # Nobody's queue: confirmed at once and dropped, and blocked like any other publish while there is an alarm.
+        self._producer.publish(b"", exchange="", routing_key=PROBE)
+        self._confirms.wait(CONFIRM_SECONDS)
 
     def _publish(self, messages: Sequence[Message]) -> None:
         with self._producer.batch(max_size=BATCH_COMMANDS):
@@ -157,10 +166,16 @@ class Publisher:
         )
 
 
+# Redis that may not evict, or cannot write its file, or has become a replica.
+_FULL = ("OutOfMemoryError", "ResponseError", "ReadOnlyError")
+
+
 def _sentence(shown: str, error: BaseException) -> str:
     """What to look at. The library's own words may quote the URL, so only their kind is passed on."""
     if isinstance(error, NotStored):
         return f"the broker at {shown} did not take the messages: {error}; look at its memory, disk and queues"
+    if type(error).__name__ in _FULL:
+        return f"the broker at {shown} did not take the messages ({type(error).__name__}); look at its memory and disk"
     if getattr(error, "code", None) == 406:
         return f"the broker at {shown} has a queue of ours with other arguments; delete that queue, it is made again"
     if "auth" in type(error).__name__.lower() or getattr(error, "code", None) == 403:

@@ -37,9 +37,9 @@ class Trial:
         self.workers: list[Program] = []
         self._seed = seed
 
-    def begin(self, intents: int = INTENTS, **worker: Any) -> None:
-        """A relay, a worker for each mail provider, and a caller at work."""
-        self.load = Load(intents)
+    def begin(self, intents: int = INTENTS, *, without: str = "", **worker: Any) -> None:
+        """A relay, a worker for each mail provider, and a caller at work who asks for nothing of the kind `without`."""
+        self.load = Load(intents, without=without)
         self.relays = [self.system.relay()]
         self.workers = [self.worker(**worker), self.blind_worker()]
         for one in self.workers:
