@@ -15,6 +15,7 @@ from tests.chaos.points.block import NEVER, Block, Mode
 from tests.chaos.points.house import House, Run
 from tests.chaos.points.labels import labels
 from tests.chaos.points.subjects import Subject
+from tests.flow.program import Program
 from tests.flow.system import System
 
 
@@ -62,10 +63,10 @@ class Family(House):
             )
         return self._ended(effect_id, begun)
 
-    def _accept_armed(self, n: int, mode: Mode) -> tuple[str, float]:
+    def _settled_down(self, program: Program) -> None:
         if self.kin.newborn:
             self._bear()
-        return super()._accept_armed(n, mode)
+        super()._settled_down(program)
 
     def _bear(self) -> None:
         """Other children than now."""
