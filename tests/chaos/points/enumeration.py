@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -97,16 +97,23 @@ def judge(house: House, n: int, mode: Mode, hit: Hit) -> Run:
 
 
 def _chase(house: House, label: str, mode: Mode, hit: Hit, tally: Tally) -> None:
-    """Calls move by one or two between runs, so a label may have been passed by: follow it."""
-    n = tally.required.index(label) + 1
+    """Calls move by one or two between runs, so a label may have been passed by: follow it.
+
+    Where it comes last: what comes first may be left from before (an acknowledgement of what was delivered again).
+    """
+    n = _last(tally.required, label)
     for _ in range(CHASES_MAX):
         if label in tally.covered:
             return
         run = judge(house, n, mode, hit)
         tally.add(run)
-        n = run.labels.index(label) + 1 if label in run.labels else n + 1
+        n = _last(run.labels, label) if label in run.labels else n + 1
         if not run.fired:
             house.renew()  # one that has lived for longer makes fewer calls
+
+
+def _last(labels: Sequence[str], label: str) -> int:
+    return len(labels) - labels[::-1].index(label)
 
 
 def tell(capsys: pytest.CaptureFixture[str], what: str, tally: object) -> None:
