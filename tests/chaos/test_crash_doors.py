@@ -4,11 +4,12 @@ A client that has no answer repeats its key until it has one, and nothing is mad
 that was killed has said in the journal what it did, or nothing of it has happened, and is simply run again. Neither
 door talks to the broker (asserted below), so one broker is enough here. Repeat one point of one test:
 
-    COUNTERFOIL_TEST_POINT=7 python -m pytest -m slow tests/chaos/test_crash_doors.py -k 'api and refund and after'
+    COUNTERFOIL_TEST_POINT=7 python -m pytest -m slow tests/chaos/test_crash_doors.py -k 'api and refund-after'
 """
 
 from __future__ import annotations
 
+import random
 from typing import Literal
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from tests.chaos.book import record
 from tests.chaos.points.block import Mode
 from tests.chaos.points.doors import Api, Door, door_armoury, door_system
-from tests.chaos.points.enumeration import Tally, every_point
+from tests.chaos.points.enumeration import Tally, every_point, judge
 from tests.chaos.points.fixtures import Armoury
 from tests.chaos.points.replay_tool import Tool
 from tests.flow.system import System
@@ -25,6 +26,14 @@ __all__ = ["door_armoury", "door_system"]
 pytestmark = pytest.mark.timeout(600)
 slow = pytest.mark.slow
 KILLS = [Mode.BEFORE, Mode.AFTER]
+KINDS = ["charge", "refund"]
+# Warm from both sides; cold, and waited for (Prefer: wait), from one: after a call comes what is before the next.
+APIS = [
+    *(pytest.param(kind, False, 0, mode, id=f"{kind}-{mode.name.lower()}") for kind in KINDS for mode in KILLS),
+    pytest.param("charge", True, 0, Mode.AFTER, id="charge-cold-after"),
+    pytest.param("charge", False, 10, Mode.BEFORE, id="charge-waited_for-before"),
+]
+PAIRS = 12
 kills = pytest.mark.parametrize("mode", KILLS, ids=lambda mode: mode.name.lower())
 
 
@@ -40,19 +49,14 @@ def _kept(capsys: pytest.CaptureFixture[str], house: Door, tally: Tally, what: s
 
 
 @slow
-@kills
-@pytest.mark.parametrize(
-    ("kind", "cold", "wait"),
-    [("charge", False, 0), ("charge", True, 0), ("charge", False, 10), ("refund", False, 0)],
-    ids=["charge", "charge-cold", "charge-waited_for", "refund"],
-)
+@pytest.mark.parametrize(("kind", "cold", "wait", "mode"), APIS)
 def test_an_api_killed_at_any_call_of_an_accept_and_a_client_that_repeats_its_key(
     door_system: System,
     door_armoury: Armoury,
-    mode: Mode,
     kind: Literal["charge", "refund"],
     cold: bool,
     wait: int,
+    mode: Mode,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     house = Api(door_system, door_armoury.block, kind, cold=cold, wait=wait)
@@ -76,3 +80,38 @@ def test_a_replay_killed_at_any_call_is_all_or_nothing_and_is_run_again(
     _kept(capsys, house, tally, f"replay tool, killed {mode.name.lower()}")
     assert house.found["committed, then killed"]
     assert house.found["killed, nothing done"]
+
+
+@slow
+def test_an_api_killed_and_the_one_that_gets_the_repetition_killed_as_well(
+    door_system: System, door_armoury: Armoury, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pairs drawn by the seed: the second is cold, so it has three times the calls of the first."""
+    draw = random.Random(seed)
+    house = Api(door_system, door_armoury.block, "charge")
+    calls = len(house.warm_up().labels)
+    twice = 0
+    for _ in range(PAIRS):
+        again = draw.randint(1, 3 * calls), draw.choice(KILLS)
+        run = house.killed(draw.randint(1, calls - 1), draw.choice(KILLS), again)
+        twice += bool(run.fired and run.second)
+        assert not (wrong := house.glance.violations(run.effect_id)), wrong
+    house.once()
+    house.system.oracle.check()
+    record("crash pairs", "api", broker="valkey", seed=seed, pairs=twice, kills=house.kills, intents=house.intents)
+    with capsys.disabled():
+        print(f"\n  api, pairs, seed {seed}: {twice} of {PAIRS} were hit twice; {dict(house.found)}")
+    assert twice >= PAIRS // 4
+
+
+def test_doors_killed_at_calls_drawn_by_the_seed(door_system: System, door_armoury: Armoury, seed: int) -> None:
+    """The short profile of what stands above: the API once before its statement and once after it."""
+    house = Api(door_system, door_armoury.block, "charge")
+    house.warm_up()
+    draw = random.Random(seed)
+    for n in (draw.randint(1, 2), draw.randint(3, 8)):
+        run = judge(house, n, draw.choice(KILLS), house.hit)
+        assert run.fired
+    house.once()
+    house.system.oracle.check()
+    record("crash points", "api, shortly", broker="valkey", seed=seed, points=2, kills=house.kills, intents=4)
