@@ -1,7 +1,7 @@
-"""A relay and a worker whose every connection passes a proxy: one charge for each point, and the oracle after each.
+"""A relay and a worker whose every connection passes a proxy: one effect for each point, and the oracle after each.
 
-Nothing waits for a backoff: the moments in the database go back. A lease is waited for, unless the broker knows of no
-message that is out, because then nobody is at work.
+Nothing waits for a backoff: the moments in the database go back. A lease is waited for, unless no message is out,
+because then nobody is at work: Valkey says so, and on RabbitMQ whoever is at work speaks with a database or a provider.
 """
 
 from __future__ import annotations
@@ -9,22 +9,27 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from time import monotonic
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from tests.chaos.wire.proxy import Fault, Link, Point, Watch, Way, proxied
+from tests.chaos.wire.proxy import PREPARE, Fault, Link, Point, Watch, Way, proxied
 from tests.flow.system import System
 
 LINKS = ("worker-stripe", "worker-postgres", "relay-postgres", "worker-broker", "relay-broker")
+SETTINGS = {"postgres": "DATABASE_URL", "broker": "BROKER_URL", "stripe": "STRIPE_API_BASE", "mail": "EMAIL_URL"}
+PROVIDERS = ("stripe", "mail")
 ONE_POINT = "COUNTERFOIL_TEST_POINT"
 CONTROLS = Path(__file__).resolve().parents[2] / "flow" / "controls"
 # No chunk for so long, and everybody has said what there was to say: an answer on loopback takes a millisecond.
 QUIET_SECONDS = 0.12
+# More than a provider's deadline of 0.6 s: an attempt that has said nothing for so long is not under way.
+AT_WORK_SECONDS = 1.0
 # A relay that nobody rings looks at the outbox; each look would be points that are always the same.
 RELAY_POLL_SECONDS = "2"
 HURRY_SECONDS = 0.25
@@ -33,6 +38,8 @@ PASSED_SECONDS = 30  # more than the lease, the redelivery and the first backoff
 PROVIDER_SECONDS = (0.3, 1.2)
 # Most often a hiccup; one in six outlasts the lease of 3 s, so that the attempt is overtaken by another one.
 SERVER_SECONDS = ((0.2, 0.8),) * 5 + ((3.2, 3.8),)
+# A partition always does, and then heals without anybody having been told of it.
+PARTED_SECONDS = (3.2, 3.8)
 # An answer comes in one piece or in two, so a run may be a chunk shorter than the one before it.
 BEYOND = 2
 # A place in the prefetch window that is lost shows soon.
@@ -63,10 +70,10 @@ class Tally:
 
 
 class Loop:
-    """`accept` asks for the effect of one point; `control` takes a guard out of the worker."""
+    """`accept` asks for the effect of one point; `settings` are told to relay and worker besides."""
 
     def __init__(
-        self, system: System, seed: int, links: dict[str, Link], *, control: str = "", shortly: bool = False
+        self, system: System, seed: int, links: dict[str, Link], *, shortly: bool = False, **settings: Any
     ) -> None:
         self.system = system
         self.links = links
@@ -75,12 +82,10 @@ class Loop:
         self.accept: Callable[[], str] = lambda: system.charge(receipt=f"wire-{next(_receipts)}@example.test")
         self._seed = seed
         self._shortly = shortly
-        self._hurried_at = self._chunk_at = 0.0
-        self._chunks = -1
-        self._relay = system.relay(POLL=RELAY_POLL_SECONDS, **self._addresses("relay"))
-        own = {"PYTHONPATH": str(CONTROLS), "TEST_CONTROL": control} if control else {}
-        self._worker = system.worker("threads", concurrency=THREADS, **self._addresses("worker"), **own)
-        system.ready(self._worker)
+        self._hurried_at = 0.0
+        self.intents = 0
+        system.relay(POLL=RELAY_POLL_SECONDS, **self.addresses("relay"), **settings)
+        system.ready(system.worker("threads", concurrency=THREADS, **self.addresses("worker"), **settings))
 
     # --- points ------------------------------------------------------------------------------------------------
 
@@ -89,25 +94,32 @@ class Loop:
 
         Then every label of an undisturbed run that was passed by. Raises at a broken promise.
         """
-        if one := os.environ.get(ONE_POINT):
-            wanted, _, n = one.partition(":")
-            if wanted == way:
-                self.judged(name, self.point(name, way, int(n), fault))
-            return
         undisturbed = self.undisturbed(name)[name, way]
+        if one := os.environ.get(ONE_POINT):
+            wanted, _, place = one.partition(":")
+            if wanted == way:
+                at, label = (int(place), "") if place.isdecimal() else (0, place)
+                self.judged(name, self.point(name, way, at, fault, label))
+            return
         n = beyond = 0
-        while beyond < BEYOND:
+        while beyond < BEYOND and fault is not Fault.PARTED:  # one partition of 3 s for each label is enough
             n += 1
             beyond = 0 if self.judged(name, self.point(name, way, n, fault)).fired else beyond + 1
         for label in undisturbed:
-            for _ in range(CHASES):
-                if not self._missing(name, way, [label]):
-                    break
-                self.judged(name, self.point(name, way, 0, fault, label))
+            self.chase(name, way, label, fault)
         assert not self._missing(name, way, undisturbed), f"never hit: {self._missing(name, way, undisturbed)}"
 
+    def chase(self, name: str, way: Way, label: str, fault: Fault) -> None:
+        """Break the first chunk of that label, unless one has been hit already."""
+        for _ in range(CHASES):
+            if not self._missing(name, way, [label]):
+                break
+            self.judged(name, self.point(name, way, 0, fault, label))
+
     def _missing(self, name: str, way: Way, labels: list[str]) -> list[str]:
-        return [label for label in labels if f"{name} {way}: {label}" not in self.tally.labels]
+        """What is prepared at every fifth time only cannot be chased."""
+        said = (label for label in labels if not label.removeprefix("after ").startswith(PREPARE))
+        return [label for label in said if f"{name} {way}: {label}" not in self.tally.labels]
 
     def undisturbed(self, name: str = LINKS[0]) -> dict[tuple[str, Way], list[str]]:
         """The labels of a run with nothing broken, by link and way."""
@@ -119,8 +131,11 @@ class Loop:
 
     def point(self, name: str, way: Way, n: int, fault: Fault, label: str = "") -> Point:
         """The seed and the place decide how long it is held and where it tears, whatever was done before."""
-        choose = random.Random(f"{self._seed} {name} {way} {n} {fault}")
-        ranges = (PROVIDER_SECONDS,) if name == "worker-stripe" else SERVER_SECONDS
+        choose = random.Random(f"{self._seed} {name} {way} {n} {fault} {label}")
+        if fault is Fault.PARTED and not self._shortly:
+            ranges: tuple[tuple[float, float], ...] = (PARTED_SECONDS,)
+        else:
+            ranges = (PROVIDER_SECONDS,) if name.endswith(PROVIDERS) else SERVER_SECONDS
         seconds = choose.uniform(*ranges[0] if self._shortly else choose.choice(ranges))
         return Point(way, n, fault, seconds, choose.uniform(0.1, 0.9), label)
 
@@ -129,25 +144,27 @@ class Loop:
         try:
             watch = self.hit(name, point)
         except AssertionError as error:
-            raise AssertionError(f"{self._repeat(name, point)}\n{error}\n{self._stuck()}") from error
+            raise AssertionError(f"{self._repeat(point)}\n{error}\n{self._stuck()}") from error
         wrong = self.system.oracle.violations()
-        assert not wrong, "\n".join([self._repeat(name, point), f"at {watch.fired!r}", *wrong])
+        assert not wrong, "\n".join([self._repeat(point), f"at {watch.fired!r}", *wrong])
         self.tally.add(name, watch)
         return watch
 
     def hit(self, name: str, point: Point) -> Watch:
         """One effect with that chunk broken; back when it is settled or parked, with the link whole again."""
-        self.system.until(self._quiet, "nobody says anything")
+        self.system.until(self.quiet, "nobody says anything")
         watch = self.links[name].arm(point)
         if self.cold:
             self.links[name].hang_up()
         self.accept()
-        self.system.until(lambda: watch.fired or (self._done() and self._nothing_out() and self._quiet()), "it is over")
+        self.intents += 1
+        self.system.until(lambda: watch.fired or (self._done() and self._nothing_out() and self.quiet()), "it is over")
         if watch.fired:
             self.system.until(lambda: watch.over and self._done(hurry=True), f"all is settled after {watch.fired}")
             # What is still out belongs to a connection that is gone: Valkey would bring it after minutes, for nothing.
-            self.system.until(lambda: self._nothing_out() or self._quiet(), "nobody is at work")
-            self.system.wire.empty()
+            self.system.until(lambda: self._nothing_out() or self.quiet(), "nobody is at work")
+            if self.system.wire.name == "valkey":
+                self.system.wire.empty()
         return watch
 
     # --- the parts of it ---------------------------------------------------------------------------------------
@@ -177,28 +194,32 @@ class Loop:
         )
 
     def _nothing_out(self) -> bool:
-        return self.system.wire.idle()
+        """RabbitMQ brings back at once what a lost connection had, and does not say what is out."""
+        return self.system.wire.idle() and (self.system.wire.name == "valkey" or self._silent_work())
 
-    def _quiet(self) -> bool:
+    def _silent_work(self) -> bool:
+        return self._silent(AT_WORK_SECONDS, "worker-postgres", "worker-stripe", "worker-mail")
+
+    def quiet(self) -> bool:
         """Whether no link has had a chunk for a while."""
-        chunks, now = sum(link.chunks for link in self.links.values()), monotonic()
-        if chunks != self._chunks:
-            self._chunks, self._chunk_at = chunks, now
-        return now > self._chunk_at + QUIET_SECONDS
+        return self._silent(QUIET_SECONDS, *self.links)
 
-    def _addresses(self, program: str) -> dict[str, str]:
+    def _silent(self, seconds: float, *names: str) -> bool:
+        """Whether none of these links has had a chunk for so long."""
+        now = monotonic()
+        return all(now > link.spoke_at + seconds for name, link in self.links.items() if name in names)
+
+    def addresses(self, program: str) -> dict[str, Any]:
         """What the program is told instead of the real addresses."""
         via = {name.partition("-")[2]: link.port for name, link in self.links.items() if name.startswith(program)}
-        settings = {"postgres": "DATABASE_URL", "broker": "BROKER_URL", "stripe": "STRIPE_API_BASE"}
         return {
-            settings[peer]: _with_port(str(self.system.settings[settings[peer]]), port) for peer, port in via.items()
+            SETTINGS[peer]: _with_port(str(self.system.settings[SETTINGS[peer]]), port) for peer, port in via.items()
         }
 
-    def _repeat(self, name: str, point: Point) -> str:
-        return (
-            f"repeat with COUNTERFOIL_TEST_SEED={self._seed} {ONE_POINT}={point.way}:{point.n} python -m pytest"
-            f" -m slow tests/chaos/test_wire_points.py -k 'any and {name} and {point.fault} and {'cold' if self.cold else 'warm'}'"
-        )
+    def _repeat(self, point: Point) -> str:
+        test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" (")[0]
+        where = f"{ONE_POINT}='{point.way}:{point.n or point.label}' " if "any_chunk" in test else ""
+        return f"repeat with COUNTERFOIL_TEST_SEED={self._seed} {where}python -m pytest -m 'slow or not slow' '{test}'"
 
     def _stuck(self) -> str:
         """What was not over, and why."""
@@ -211,19 +232,27 @@ class Loop:
 
 
 @contextmanager
-def loop(system: System, seed: int, *, control: str = "", shortly: bool = False) -> Iterator[Loop]:
-    """A house behind proxies."""
-    urls = {"postgres": system.database, "broker": system.wire.url, "stripe": str(system.stripe.address["url"])}
+def loop(
+    system: System,
+    seed: int,
+    *,
+    names: Sequence[str] = LINKS,
+    control: str = "",
+    shortly: bool = False,
+    **settings: Any,
+) -> Iterator[Loop]:
+    """A house behind proxies; `control` takes a guard out of its relay and its worker."""
+    settings |= {"PYTHONPATH": str(CONTROLS), "TEST_CONTROL": control} if control else {}
     links = {}
-    for name in LINKS:
+    for name in names:
         peer = name.partition("-")[2]
-        parts = urlsplit(urls[peer])
-        assert parts.hostname, urls[peer]
-        assert parts.port, urls[peer]
+        parts = urlsplit(str(system.settings[SETTINGS[peer]]))
+        assert parts.hostname, parts
+        assert parts.port, parts
         links[name] = Link(name, peer, (parts.hostname, parts.port))
     with proxied(list(links.values())):
         try:
-            yield Loop(system, seed, links, control=control, shortly=shortly)
+            yield Loop(system, seed, links, shortly=shortly, **settings)
         finally:
             for program in system.programs:  # before the proxies, or they would fill their logs
                 program.end()

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from time import monotonic
 
 from tests.chaos.points.labels import head
 
@@ -21,6 +22,7 @@ CHUNK_BYTES = 65_536
 # So long may a server take to carry out what it was told before its connection is cut behind the answer.
 CARRY_OUT_SECONDS = 1.0
 DRIPS = 16
+PREPARE = "prepare"
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of nothing: close sends RST
 
 
@@ -90,11 +92,11 @@ class _Pair:
 
 
 class Link:
-    """Listens on a port of its own and goes to `target`; `chunks` counts everything that ever passed."""
+    """Listens on a port of its own and goes to `target`; `spoke_at` is when the last chunk came."""
 
     def __init__(self, name: str, peer: str, target: tuple[str, int]) -> None:
         self.name = name
-        self.chunks = 0
+        self.spoke_at = 0.0
         self.port = 0
         self.watch = Watch(Point(Way.UP, 0, Fault.LOST))
         self._peer = peer
@@ -147,7 +149,7 @@ class Link:
             while data := await source.read(CHUNK_BYTES):
                 if pair.cut:  # the answer to what was carried out: nobody is there to hear it
                     return _reset(pair.server)
-                self.chunks += 1
+                self.spoke_at = monotonic()
                 label = self._label(way, data, pair)
                 watch = self.watch
                 if watch.hits(way, label):
@@ -211,7 +213,8 @@ def _statement(data: bytes, prepared: dict[bytes, str]) -> str:
         return _said(words[0])
     if kind == b"P" and len(words) > 1:
         prepared[words[0]] = _said(words[1])
-        return prepared[words[0]]
+        alone = b"B" not in data[1 + int.from_bytes(data[1:5]) :][:1]  # psycopg prepares what it has said five times
+        return f"{PREPARE} {prepared[words[0]]}" if alone else prepared[words[0]]
     if kind == b"B" and len(words) > 1 and words[1] in prepared:
         return prepared[words[1]]
     return head(data, "postgres")
