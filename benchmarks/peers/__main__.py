@@ -35,21 +35,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--trials", type=int, default=3, help="of each question in each column")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[s.name for s in SYSTEMS], help="these systems")
+    parser.add_argument("--question", nargs="+", choices=QUESTIONS, default=list(QUESTIONS), help="these questions")
+    parser.add_argument("--column", nargs="+", choices=MODES, default=list(MODES), help="these columns")
     parser.add_argument("--side-by-side", type=int, default=SIDE_BY_SIDE, help="trials at a time")
     parser.add_argument("--json", action="store_true", help="every trial, for a program")
     parser.add_argument("--write", action="store_true", help="put the table into docs/peers.md and README.md")
     parser.add_argument("--environment", type=Path, help="folder of the peers' environment (default: in the cache)")
     given = parser.parse_args()
     chosen = [system for system in SYSTEMS if not given.only or system.name in given.only]
-    if given.write and given.only:
-        parser.error("--write wants the whole table: leave --only out")
+    parts = (given.only, set(given.question) < set(QUESTIONS), set(given.column) < set(MODES))
+    if given.write and any(parts):
+        parser.error("--write wants the whole table: leave --only, --question and --column out")
+    columns = [(q, m) for q in given.question for m in given.column if (q, m) != ("zombie", "forgotten")]
     python = environment.interpreter(given.environment)
     with tempfile.TemporaryDirectory(prefix="counterfoil-peers-") as folder:
         state = Path(folder)
         with Servers(state / "servers", quick=True) as servers:
             about = meta(servers, given.trials, " ".join(["python -m benchmarks.peers", *sys.argv[1:]]))
             hall = _hall(servers, python, state)
-            rows = [_row(hall, system, given.trials, given.side_by_side) for system in chosen]
+            rows = [_row(hall, system, columns * given.trials, given.side_by_side) for system in chosen]
     if given.json:
         print(json.dumps({**about, "systems": [row.as_json() for row in rows]}, indent=2))
     else:
@@ -67,15 +71,14 @@ def _hall(servers: Servers, python: Path, state: Path) -> Hall:
     return Hall(str(addresses.database_url), str(addresses.broker_url), python, state, free)
 
 
-def _row(hall: Hall, system: System, trials: int, side_by_side: int) -> Row:
+def _row(hall: Hall, system: System, trials: list[tuple[str, str]], side_by_side: int) -> Row:
     """All trials of one system."""
     python = Path(sys.executable) if system.ours else hall.peers_python
     row = Row(system, environment.versions(python, system.packages))
     if missing := [name for name, version in row.versions.items() if not version]:
         row.broken = f"not installable today: {', '.join(missing)}"
         return row
-    questions = [q for q in QUESTIONS if q != "zombie" or system.lease]
-    columns = [(q, m) for q in questions for m in MODES if (q, m) != ("zombie", "forgotten")]
+    possible = [column for column in trials if column[0] != "zombie" or system.lease]
     print(f"{system.name} …", file=sys.stderr, flush=True)
 
     def play(column: tuple[str, str]) -> Result | str:
@@ -85,7 +88,7 @@ def _row(hall: Hall, system: System, trials: int, side_by_side: int) -> Row:
         return got
 
     with ThreadPoolExecutor(side_by_side) as threads:
-        asked = [(column, threads.submit(play, column)) for column in columns for _ in range(trials)]
+        asked = [(column, threads.submit(play, column)) for column in possible]
         for column, answer in asked:
             got = answer.result()
             if not isinstance(got, str):

@@ -37,7 +37,7 @@ def talk(adapter: Any) -> None:
         try:
             told = {"said": answer(adapter, asked["call"], asked["with"])}
         except Exception as error:  # noqa: BLE001 - whatever a library raises is its answer to the caller
-            told = {"raised": f"{type(error).__name__}: {error}"}
+            told = {"raised": " ".join(f"{type(error).__name__}: {error}".split())}
         print(json.dumps(told), file=answers, flush=True)
 
 

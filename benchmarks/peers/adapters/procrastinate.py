@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 import psycopg
-from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
+from procrastinate import App, PsycopgConnector
 from procrastinate.job_context import JobContext
 
 from benchmarks.peers import provider
@@ -38,14 +38,14 @@ async def retry_stalled_jobs(context: JobContext, timestamp: int) -> None:  # no
 
 def prepare() -> None:
     """Apply the schema."""
-    with app.replace_connector(SyncPsycopgConnector(conninfo=DATABASE)).open() as sync_app:
-        sync_app.schema_manager.apply_schema()
+    with app.open():
+        app.schema_manager.apply_schema()
 
 
 def submit(key: str, amount: int) -> str:
     """Defer under the queueing lock and the lock of the key."""
-    with app.replace_connector(SyncPsycopgConnector(conninfo=DATABASE)).open() as sync_app:
-        job = sync_app.configure_task("charge", queueing_lock=key, lock=key).defer(order=key, amount=amount)
+    with app.open():
+        job = charge.configure(queueing_lock=key, lock=key).defer(order=key, amount=amount)
     return f"accepted as job {job}"
 
 
