@@ -44,7 +44,12 @@ RECOVERY_CALLS = {"worker": 60, "relay": 40}
 both_brokers = pytest.mark.parametrize("wire", ["valkey", "rabbitmq"], indirect=True)
 
 
-@pytest.mark.parametrize(("subject", "mode", "again", "wire"), ORDERS, indirect=["wire"])
+def _name(order: tuple[str, Mode, Mode, str]) -> str:
+    subject, mode, again, wire = order
+    return f"{subject}-{mode.name}-{again.name}-{wire}".lower()
+
+
+@pytest.mark.parametrize(("subject", "mode", "again", "wire"), ORDERS, indirect=["wire"], ids=map(_name, ORDERS))
 def test_a_child_killed_at_any_call_and_its_heir_at_any_call(
     armed_system: System,
     armoury: Armoury,
