@@ -16,17 +16,19 @@ from sqlalchemy.exc import DBAPIError
 from service.core.effect import Attempt
 from service.core.errors import DedupeConflict, Quarantined, ValidationError
 from service.core.keys import dedupe_hash, fingerprint
+from service.core.outcome import Outcome, Succeeded, Unknown
 from service.core.state import State
 from service.engine import settle as settling
 from service.engine.accept import accept_alone
 from service.engine.relay import Relay
+from service.engine.resolve import As, Wish, resolve
 from service.settings import Settings
 from service.store import attempts, effects, orphans, outbox
 from service.store.attempts import Settlement
 from service.store.database import SchemaRefused, statement, transaction
 from service.store.watermark import Watermark
 from tests.store.answers import final, parked, waiting
-from tests.store.asked import receipt
+from tests.store.asked import AskedProvider, kind_of, made, quiet, receipt
 from tests.store.books import ACTOR, LIMITS, Books, order, orders
 from tests.store.linked import upon
 from tests.store.script import RecordingPublisher
@@ -245,9 +247,7 @@ def killed_between_charge_and_receipt(books: Books) -> str:
     return "" if letters == 1 else "I2: the charge succeeded, and its receipt will never be sent"
 
 
-def _paid():
-    from service.core.outcome import Succeeded
-
+def _paid() -> Succeeded:
     return Succeeded("pi_1")
 
 
@@ -268,6 +268,29 @@ def replay_of_what_is_in_doubt(books: Books) -> str:
         outbox.replay(connection, [effect_id], actor="ada", reason="go on")
     [again] = claimed(effect_id)
     return "" if again.in_doubt else "I1: a replay has made a fresh send of what may have been done"
+
+
+def _resolved(effect_id: str, wish: Wish, says: Outcome) -> None:
+    resolve(kind_of(AskedProvider(says)), effect_id, wish, actor="ada", seconds=5.0)
+
+
+def person_against_the_provider(books: Books) -> str:
+    effect_id = quiet(books, made(books, State.UNKNOWN), hours=48)
+    _resolved(effect_id, Wish(As.FAILED, "INC-1", "I think so"), Succeeded("pi_1", {"charge": "ch_1"}))
+    return "I5: failed, says a person, and the provider has it" if books.effect(effect_id)["state"] == "failed" else ""
+
+
+def person_in_a_hurry(books: Books) -> str:
+    effect_id = made(books, State.UNKNOWN)
+    _resolved(effect_id, Wish(As.FAILED, "INC-1", "not found"), Unknown("not_found"))
+    return "I5: failed, and the last request may still land" if books.effect(effect_id)["state"] == "failed" else ""
+
+
+def person_who_sends_again(books: Books) -> str:
+    effect_id = made(books, State.UNKNOWN)
+    _resolved(effect_id, Wish(As.PENDING, "INC-1", "not found"), Unknown("not_found"))
+    row = books.effect(effect_id)
+    return "I1: what may have been done is sent afresh" if row["state"] == "pending" and not row["in_doubt"] else ""
 
 
 def replay_of_a_living_attempt(books: Books) -> str:

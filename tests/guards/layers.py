@@ -83,7 +83,7 @@ def run(layer: str, guards: Iterable[Guard], tell: Callable[[str], None] = lambd
     if layer == "simulation":
         return _simulated({name: names[0] for name, names in asked.items()})
     outcomes = _tested(sorted({node for found in asked.values() for node in found}))
-    cells = {name: _cell([outcomes.get(_short(node), Cell(NONE)) for node in found]) for name, found in asked.items()}
+    cells = {name: _cell([c for node in found for c in _of(outcomes, node)]) for name, found in asked.items()}
     if layer == "model":
         cells |= {g.name: Cell(RED, _promise(g)) for g in guards if g.name in cells and cells[g.name].word == RED}
     return cells
@@ -142,7 +142,8 @@ def _read(case: ET.Element) -> Cell:
     return Cell(RED, str(told[0]) if told else str(case.get("name")).replace("_", " ").removeprefix("test "))
 
 
-def _short(node: str) -> str:
-    """A node as a report names it."""
+def _of(outcomes: Mapping[str, Cell], node: str) -> list[Cell]:
+    """What was told of a node, as a report names it; of all its parameters where it names none."""
     path, _, name = node.partition("::")
-    return f"{path.removesuffix('.py').replace('/', '.')}::{name}"
+    told = f"{path.removesuffix('.py').replace('/', '.')}::{name}"
+    return [cell for case, cell in outcomes.items() if case == told or case.startswith(f"{told}[")]

@@ -169,11 +169,12 @@ CLAIMING = (
         "a database that went back in time claims nothing",
         "I1",
         "store/incarnation.py GATE",
+        simulation="gate",
         story=b.promoted_replica,
         out=("open_gate",),
         flow=(f"{_PROCESS}test_without_the_gate_a_database_of_another_life_charges",),
         controls=("no_gate",),
-        chaos=("tests/chaos/test_restore_drill.py::",),
+        chaos=("tests/chaos/test_restore_drill.py::test_without_the_gate_the_same_drill_charges_twice",),
     ),
     Guard(
         "watermark",
@@ -189,6 +190,7 @@ CLAIMING = (
         "I1",
         "store/orphans.py OF_EFFECT",
         story=b.forgotten_charge,
+        simulation="orphans",
         out=("nothing_adopted",),
     ),
 )
@@ -230,6 +232,7 @@ SETTLING = (
         "fence", "each write carries the attempt's number", "I9, W9", "store/attempts.py _SETTLE",
         model="fence", simulation="fence", story=b.zombie_settles, out=("no_fence",),
         flow=(f"{_NEGATIVE}test_without_the_fence_a_zombie_writes_over_the_attempt_that_took_over",),
+        chaos=("tests/chaos/test_pause_points.py::test_without_the_fence_a_pause_is_found",),
     ),
     Guard(
         "final guard", "a settlement only finds what may move there", "I5, I8", "store/attempts.py _SETTLE",
@@ -250,13 +253,15 @@ DELIVERING = (
     Guard("acks_late", "a message is acknowledged when its work is done", "W5", "broker/configuration.py", story=w.message_of_a_worker_that_will_die, out=("acks_early",), flow=(f"{_PROCESS}test_w5_a_message_whose_worker_dies_before_the_claim_is_lost_without_acks_late_and_row[acks_early,delete_on_publish-rabbitmq]",)),
     Guard("reject_on_worker_lost", "the message of a child that was killed comes again", "W5, W7", "broker/configuration.py", story=w.message_of_a_child_that_was_killed, out=("acks_the_lost",), flow=(f"{_PROCESS}test_a_message_whose_child_is_killed_is_lost_without_reject_and_row[acks_the_lost,delete_on_publish]",)),
     Guard("list item check", "what is no message never reaches kombu", "foreign messages", "broker/redis_transport.py", story=w.bytes_that_are_no_message, out=("no_item_check",), flow=(f"{_PROCESS}test_without_the_look_at_list_items_one_foreign_item_ends_the_worker",)),
-    Guard("message check", "what is no task of ours never reaches Celery", "foreign messages, I3", "broker/consumer.py", story=w.task_with_a_callback, out=("no_message_check",)),
+    Guard("message check", "what is no task of ours never reaches Celery", "foreign messages, I3", "broker/consumer.py", story=w.task_with_a_callback, out=("no_message_check",), chaos=("tests/chaos/test_message_faults.py::test_without_the_look_at_messages_the_same_corpus_does_harm",)),
     Guard("ids only", "a message may name effects and nothing else", "I3", "broker/messages.py", story=w.message_that_names_no_effect, out=("any_ids",)),
 )  # fmt: skip
 PEOPLE = (
     Guard("doubt survives a replay", "a person's replay leaves the effect in doubt", "I1", "store/outbox.py _REPLAY", model="doubt_survives_replay", simulation="doubt_survives_replay", story=b.replay_of_what_is_in_doubt, out=("sure_replay",)),
     Guard("a live attempt is left alone", "a replay skips what is under way", "I8", "store/outbox.py _REPLAY", story=b.replay_of_a_living_attempt, out=("replay_the_living",)),
-    Guard("a person looks twice", "resolved as failed after two looks an hour apart", "I5", "engine/resolve.py", model="person_looks_twice"),
+    Guard("quiet hour", "nobody declares failed what may still land: two looks, hours apart", "I5", "engine/resolve.py _too_soon", model="person_looks_twice", simulation="quiet_hour", story=b.person_in_a_hurry, out=("at_once",)),
+    Guard("the provider outranks a person", "what the provider says is not overwritten by what a person declares", "I5", "engine/resolve.py objects", simulation="provider_outranks", story=b.person_against_the_provider, out=("outranked",), covered_by="the provider's own outcome, which is what gets written (_outcome)", cover_out=("own_words",)),
+    Guard("proof before a release", "a person may send again only what is proven absent", "I1", "engine/resolve.py _provably_not_done", simulation="proof_before_release", story=b.person_who_sends_again, out=("no_proof",)),
 )  # fmt: skip
 
 GUARDS = (*ACCEPTING, *CLAIMING, *SENDING, *LEARNING, *SETTLING, *DELIVERING, *PEOPLE)

@@ -121,6 +121,31 @@ def _one_key(module: ModuleType) -> None:
     module.step_key = lambda effect_id, _: effect_id  # type: ignore[attr-defined]
 
 
+def _outranked(module: ModuleType) -> None:
+    """What a person declares is written, whatever the provider says."""
+    module.objects = lambda *_: None  # type: ignore[attr-defined]
+
+
+def _own_words(module: ModuleType) -> None:
+    """What is written is the person's word, not the provider's."""
+
+    def outcome(case: Any, _: object, __: object) -> Any:
+        failed = case.wish.as_ is module.As.FAILED
+        return module.Failed("resolved_as_failed", "") if failed else module.Succeeded(case.wish.ref or "")
+
+    module._outcome = outcome  # type: ignore[attr-defined]
+
+
+def _at_once(module: ModuleType) -> None:
+    """A person may say failed while the last request may still land."""
+    module._too_soon = lambda *_: None  # type: ignore[attr-defined]
+
+
+def _no_proof(module: ModuleType) -> None:
+    """A person may send again what may have been done."""
+    module._provably_not_done = lambda _: True  # type: ignore[attr-defined]
+
+
 _FIRST_SENT = "first_sent_at = coalesce(e.first_sent_at, d.sent_at, clock_timestamp())"
 _AT_REST = "state in ('pending', 'unknown', 'awaiting') or (state = 'executing' and lease_until < now())"
 _STANDS = """e.attempt = i.attempt and (
@@ -152,6 +177,10 @@ REMOVALS: dict[str, tuple[str, Patch]] = {
     "sure_replay": ("service.store.outbox", without("_REPLAY", "not_before = null,", "not_before = null, in_doubt = false,")),
     "certain_when_lost": ("service.store.outbox", without("_LEASED_OUT", "state = 'unknown', in_doubt = true", "state = 'unknown'")),
     "replay_the_living": ("service.store.outbox", without("_REPLAY", "and not (e.state = 'executing' and e.lease_until >= now())", "")),
+    "outranked": ("service.engine.resolve", _outranked),
+    "own_words": ("service.engine.resolve", _own_words),
+    "at_once": ("service.engine.resolve", _at_once),
+    "no_proof": ("service.engine.resolve", _no_proof),
     "no_confirm": ("service.broker.confirms", _no_confirm),
     "no_item_check": ("service.broker.redis_transport", _no_item_check),
     "no_message_check": ("service.broker.consumer", _no_message_check),
