@@ -76,6 +76,7 @@ class Load:
         self.refused: list[str] = []
         """What the caller was told while a server was away."""
         self._error: BaseException | None = None
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
 
     def start(self) -> None:
@@ -91,6 +92,11 @@ class Load:
         if self._thread.ident is not None:
             self.reaches(len(self._wishes))
             self._thread.join(PATIENCE_SECONDS)
+
+    def gives_up(self) -> None:
+        """The rest is not asked for: there is no server any more."""
+        self._over.set()
+        self._thread.join(PATIENCE_SECONDS)
 
     def objections(self, books: Books) -> list[str]:
         """Acknowledged and not there, or there and not as it must be."""
@@ -109,6 +115,8 @@ class Load:
     def _run(self) -> None:
         try:
             for wish in self._wishes:
+                if self._over.is_set():
+                    return
                 self.acknowledged[wish.key] = self._asked_until_heard(wish)
                 until(age(PAUSE_SECONDS), "the next wish is due")
         except BaseException as error:  # noqa: BLE001 - raised again in the test's own thread
@@ -119,7 +127,7 @@ class Load:
 
         request = wish.request | ({"charge": self.acknowledged[wish.upon]} if wish.upon else {})
         over = age(PATIENCE_SECONDS)
-        while True:
+        while not self._over.is_set():
             try:
                 return str(task_of(wish.kind).apply_async(kwargs=request, dedupe_key=wish.key, queue=wish.lane).id)
             except DependencyUnavailable as error:
@@ -127,6 +135,7 @@ class Load:
                 if over():
                     raise
                 until(age(AGAIN_SECONDS), "it is time to ask again")
+        return ""
 
     def _raise(self) -> None:
         if self._error is not None:

@@ -84,6 +84,21 @@ class Postgres:
             self._process.wait(60)
             self._process = None
 
+    def vanish(self) -> None:
+        """Every process of it at once, backends first: nobody is answered any more, not even by one that was frozen."""
+        for process in [*psutil.Process(self.pid).children(), psutil.Process(self.pid)]:
+            with suppress(psutil.Error):
+                process.kill()
+        assert self._process
+        self._process.wait(60)
+        self._process = None
+
+    def moved_to(self, folder: Path) -> Postgres:
+        """The same server on another copy of its files, not started."""
+        made = Postgres(folder, self._programs, self._log, self._more)
+        made.port = self.port
+        return made
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """All of its processes keep their connections and answer nobody."""
@@ -142,7 +157,7 @@ class Foundry:
     """Makes servers of one migrated data directory."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.programs = identity.choose(binaries.postgres(), folder)
         self._made: list[Postgres] = []
         self._template = folder / _TEMPLATE
@@ -164,7 +179,7 @@ class Foundry:
         self, configuration: str = UNSYNCED, *, on: Path | None = None, more: Mapping[str, str] | None = None
     ) -> Iterator[Postgres]:
         """A running copy, gone afterwards. `on`: a folder of another file system; `more`: its environment."""
-        with tempfile.TemporaryDirectory(prefix="server-", dir=on or self._folder, ignore_cleanup_errors=True) as name:
+        with tempfile.TemporaryDirectory(prefix="server-", dir=on or self.folder, ignore_cleanup_errors=True) as name:
             home = Path(name)
             self.programs.adopt(home)
             made = self.copy(home, configuration, more=more)
@@ -179,7 +194,7 @@ class Foundry:
         shutil.copytree(self._template, folder)
         with (folder / "postgresql.auto.conf").open("a") as file:
             file.write(configuration)
-        return Postgres(folder, self.programs, self._folder / f"{home.name}.log", more or {})
+        return Postgres(folder, self.programs, self.folder / f"{home.name}.log", more or {})
 
 
 def _run(programs: identity.Identity, program: str, *arguments: str) -> None:
