@@ -137,7 +137,8 @@ def _server() -> Iterator[Check]:
         ok=server.statement_timeout != "0",
         found=f"{between}, statement_timeout {server.statement_timeout}",
         meaning="The pooler drops our time limits: a statement that hangs is waited for without end.",
-        fix="alter role … set statement_timeout = '15s', lock_timeout = '5s', jit = off; or connect directly",
+        fix="alter role … set statement_timeout = '15s', lock_timeout = '5s', "
+        "idle_in_transaction_session_timeout = '15s', jit = off; or connect directly",
     )
     yield Check(
         "clock",
