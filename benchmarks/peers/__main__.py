@@ -93,6 +93,7 @@ def _row(hall: Hall, system: System, trials: list[tuple[str, str]], side_by_side
             got = answer.result()
             if not isinstance(got, str):
                 row.results.setdefault(column, []).append(got)
+    print("  " + " | ".join(row.cells()[2:]), file=sys.stderr, flush=True)
     return row
 
 
