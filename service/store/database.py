@@ -20,6 +20,7 @@ from sqlalchemy.exc import (
     InterfaceError,
     InternalError,
     OperationalError,
+    ProgrammingError,
     TimeoutError,  # noqa: A004 - SQLAlchemy's own, of a pool whose connections are all in use
 )
 from sqlalchemy.orm import Session
@@ -55,6 +56,9 @@ _AWAY = {
     psycopg.errors.TransactionTimeout: "has hung up",
 }
 """Outages that the driver files under bugs, because their codes are those of invalid transaction states."""
+
+_OTHER_TABLES = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
+"""New code before `db upgrade`, or old code after a downgrade: it waits for its tables, as for a server."""
 
 
 def make_engine(url: str, *, pooled: bool = True, isolation: str = "READ COMMITTED") -> Engine:
@@ -157,6 +161,11 @@ def reachable() -> Iterator[None]:
         for kind, what in _AWAY.items():
             if isinstance(error.orig, kind):
                 raise DependencyUnavailable(f"Postgres {what}: {_first_line(error)}") from error
+        raise
+    except ProgrammingError as error:
+        if isinstance(error.orig, _OTHER_TABLES):
+            sentence = "the database lacks what this version needs; run `counterfoil db upgrade`"
+            raise DependencyUnavailable(f"{sentence} ({_first_line(error)})") from error
         raise
     except TimeoutError as error:
         raise DependencyUnavailable(
