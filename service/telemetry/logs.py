@@ -23,7 +23,8 @@ event level logger timestamp process exception stack
 effect_id kind attempt task_id tenant request_id lane state reason actor provider phase step status code
 error error_type task queue bytes count messages taken fresh published parked unknown leased_out deliveries
 seconds oldest_seconds delay deadline duration_ms dependency what file name pid ports port host url
-signal exit_code restarts method path version pool slots window
+signal exit_code restarts method path version pool slots window poll_seconds
+since objects known pointed orphans orphans_with_money contradictions adopted doubted
 """
 ALLOWED = frozenset(_NAMES.split())
 _WITHHELD = "[withheld]"
