@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import psycopg
 import pytest
 
+from service.core.errors import DependencyUnavailable
 from tests.chaos.servers.fixtures import House, house, own_valkey, postgres_foundry
 from tests.chaos.servers.postgres import Foundry
 from tests.flow.waiting import age
@@ -111,11 +112,14 @@ def test_a_postgres_that_ends_slow_transactions_of_ours(
         trial = house(postgres.url, valkey_wire)
         trial.begin()
         trial.load.reaches(8)
-        ended = postgres.log().count("FATAL:  terminating connection due to")
         postgres.configure(**{setting: value})
-        trial.system.until(
-            lambda: postgres.log().count("FATAL:  terminating connection due to") > ended + 5, "it has hung up on us"
-        )
+
+        def hung_up() -> bool:
+            with suppress(DependencyUnavailable):
+                trial.system.charge()
+            return "FATAL:  terminating connection due to" in postgres.log()
+
+        trial.system.until(hung_up, "it has hung up on us")
         postgres.configure(**{setting: 0})
         trial.judged(setting, transactions_ended=1)
         assert not [line for program in trial.workers for line in program.text().splitlines() if "Traceback" in line]
