@@ -32,6 +32,7 @@ _CALL = struct.Struct(f"6i{_HEAD_BYTES}s")
 _INT = struct.Struct("i")
 _FIELDS = {name: place * _INT.size for place, name in enumerate(_NAMES)}
 NEVER = 0  # as n: count only
+_UNDER_WAY = -(2**31)
 
 
 class Mode(IntEnum):
@@ -53,6 +54,11 @@ class Call:
     port: int
     result: int
     head: bytes
+
+    @property
+    def under_way(self) -> bool:
+        """A child reads its next order for as long as there is none: there is no moment after that call."""
+        return self.result == _UNDER_WAY
 
 
 class Block:

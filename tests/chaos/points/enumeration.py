@@ -54,7 +54,7 @@ def every_point(house: House, mode: Mode, hit: Hit) -> Tally:
     """Hit 1, 2, 3, … until nothing is hit, or the one that COUNTERFOIL_TEST_POINT names. Raises at a broken promise."""
     tally = Tally(mode)
     if ONE_POINT not in os.environ:
-        tally.required = _undisturbed(house, hit)
+        tally.required = _undisturbed(house, hit, mode)
     for n in _numbers(tally):
         tally.add(judge(house, n, mode, hit))
     for label in tally.missing:
@@ -63,7 +63,7 @@ def every_point(house: House, mode: Mode, hit: Hit) -> Tally:
     return tally
 
 
-def _undisturbed(house: House, hit: Hit) -> tuple[str, ...]:
+def _undisturbed(house: House, hit: Hit, mode: Mode) -> tuple[str, ...]:
     """The labels of two runs without a kill, in processes as warm as those that follow a kill.
 
     Of two, because a second connection or a look at the clock comes in one run and not in the next.
@@ -71,7 +71,9 @@ def _undisturbed(house: House, hit: Hit) -> tuple[str, ...]:
     traces = []
     for _ in range(2):
         house.renew()
-        traces.append(hit(NEVER, Mode.BEFORE).labels)
+        run = hit(NEVER, Mode.BEFORE)
+        beyond = run.under_way if mode in (Mode.AFTER, Mode.STOP_AFTER) else ()
+        traces.append([label for label in run.labels if label not in beyond])
     first, second = traces
     return tuple(label for label in first if label in second)
 

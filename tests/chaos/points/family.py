@@ -82,14 +82,14 @@ class Family(House):
 
     def _ended(self, effect_id: str, begun: float) -> Run:
         self._block.disarm()
-        kills, seen = self._block.kills, self._seen()
+        kills, seen, under_way = self._block.kills, self._seen(), self._under_way()
         second = labels(self._block.calls(), self.peers)[self._block.second_at - 1] if kills == 2 else ""
         if kills:
             # The lease of the dead runs out; the message comes again by itself, for the main process has seen the death.
             self.glance.leases_pass()
             self._finish(effect_id)
         self.kills += kills
-        return Run(effect_id, bool(kills), seen, monotonic() - begun, second=second)
+        return Run(effect_id, bool(kills), seen, monotonic() - begun, under_way=under_way, second=second)
 
     def _finish(self, effect_id: str) -> None:
         self.system.until(lambda: self._done(effect_id, hurry=True), f"{effect_id} is settled or parked")

@@ -46,6 +46,8 @@ class Run:
     labels: tuple[str, ...]
     seconds: float
     waited_for_zombie: bool = False
+    under_way: frozenset[str] = frozenset()
+    """Calls that had not returned when nothing was left to do."""
     second: str = ""
     """Where the recovery was hit as well, empty if it was not."""
 
@@ -169,7 +171,7 @@ class House:
             self.programs[self.target] = self._start(self.target)
             self._finish(effect_id)
             self._forget_deliveries()
-        return Run(effect_id, fired, seen, monotonic() - begun)
+        return Run(effect_id, fired, seen, monotonic() - begun, under_way=self._under_way())
 
     def _reborn(self, n: int, mode: Mode) -> None:
         """A new process, armed before it has made its first call: it imports for longer than arming takes."""
@@ -260,6 +262,10 @@ class House:
         if leases:
             self.glance.leases_pass()
         self.glance.duties_pass()
+
+    def _under_way(self) -> frozenset[str]:
+        calls = self._block.calls()
+        return frozenset(label for call, label in zip(calls, labels(calls, self.peers), strict=True) if call.under_way)
 
     def _seen(self) -> tuple[str, ...]:
         calls: list[Call] = self._block.calls()

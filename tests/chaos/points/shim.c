@@ -89,7 +89,7 @@ static struct place enter(int op, int fd, const struct sockaddr *to, const void 
     int32_t epoch = block->epoch, i = __atomic_add_fetch(&block->count, 1, __ATOMIC_ACQ_REL);
     if (i <= CALLS_MAX) {
         struct call *call = &block->calls[i - 1];
-        *call = (struct call){getpid(), op, S_ISFIFO(is.st_mode), to ? port_of(to) : 0, -1, 0, {0}};
+        *call = (struct call){getpid(), op, S_ISFIFO(is.st_mode), to ? port_of(to) : 0, INT32_MIN, 0, {0}};
         keep(call, data, length);
     }
     if (i == block->n && (block->mode & 1) == 0) fire(i);
