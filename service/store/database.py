@@ -24,6 +24,7 @@ from sqlalchemy.exc import (
     TimeoutError,  # noqa: A004 - SQLAlchemy's own, of a pool whose connections are all in use
 )
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from service import settings
 from service.core.errors import DependencyUnavailable, SettingsError
@@ -57,6 +58,7 @@ _AWAY = {
 }
 """Outages that the driver files under bugs, because their codes are those of invalid transaction states."""
 
+_USED = "counterfoil_used"  # in what SQLAlchemy keeps of a connection until it is replaced
 _OTHER_TABLES = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
 """New code before `db upgrade`, or old code after a downgrade: it waits for its tables, as for a server."""
 
@@ -101,12 +103,17 @@ def make_engine(url: str, *, pooled: bool = True, isolation: str = "READ COMMITT
     return made
 
 
-def _refuse_dead(connection: DBAPIConnection, _record: object, _proxy: object) -> None:
+def _refuse_dead(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
     """Replace a pooled connection whose server has gone, without the round trip (and the commit) of a ping.
 
     An idle connection has nothing to read; if there is something, it is the end of the stream or the server's
     farewell. What this misses, a server that vanished without a word, ends at the TCP timeouts above.
     """
+    if not record.info.get(_USED):
+        # SQLAlchemy replaces a refused connection once; refuse that one too, and it blames its caller
+        # (InvalidRequestError). One made just now and dead already says so at its first statement.
+        record.info[_USED] = True
+        return
     raw = cast("psycopg.Connection[Any]", connection)
     if raw.closed or _readable(raw.fileno()):
         raise DisconnectionError
