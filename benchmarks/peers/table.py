@@ -107,7 +107,7 @@ def write(table: str) -> None:
             print(f"{page.relative_to(ROOT)} has no {BEGIN} … {END}: left as it is")
             continue
         new = re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{table}\n{END}", text, flags=re.DOTALL)
-        page.write_text(new.replace("](guarantees.md)", "](docs/guarantees.md)") if page.name == "README.md" else new)
+        page.write_text(new, encoding="utf-8")
 
 
 def _caption(about: dict[str, Any]) -> str:
