@@ -102,6 +102,7 @@ def test_mutants_of_a_message_get_one_line_each_and_no_effect(system: System, po
     )
 
 
+@slow
 @on_both_brokers
 def test_without_the_look_at_messages_the_same_corpus_does_harm(system: System) -> None:
     """The proof can fail: words of a stranger in the log, work that stands still, or a dead worker."""

@@ -112,6 +112,8 @@ def test_a_pool_under_load_and_under_blows_settles_everything_once(system: Syste
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_worker_told_to_stop_in_the_middle_of_a_call_ends_it_in_every_pool(system: System, pool: str) -> None:
     """W7: SIGTERM between the request and its answer; the attempt is the first and the last."""
+    for name in ("PROVIDER_DEADLINE", "LEASE", "REDELIVERY"):  # the call is held for as long as it takes
+        del system.settings[name]
     system.relay()
     worker = system.ready(system.worker(pool, concurrency=2))
     with system.held("confirm", when="before") as barrier:
