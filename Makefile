@@ -9,6 +9,7 @@ DEMO_FLAGS ?=
 # Test files run side by side, one process each; JOBS=0 runs all in this one.
 JOBS ?= 2
 HOURS ?= 1
+MINUTES ?= 20
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
@@ -32,6 +33,12 @@ chaos: $(READY) ## the whole chaos suite (within an hour); repeat one with `make
 
 soak: $(READY) ## everything at once, at random, for HOURS (1); repeat one with `make soak SEED=…`
 	$(BIN)/python -m tests.chaos.soak --hours $(HOURS) --seed $(SEED)
+
+peers: $(READY) ## the crash after the effect, played with each peer on one provider (builds an environment for them)
+	$(BIN)/python -m benchmarks.peers --trials 3 --write
+
+mutants: $(READY) ## change core and engine a line at a time, for MINUTES (20), and count who notices
+	$(BIN)/python -m tests.guards.mutation --minutes $(MINUTES) --seed $(SEED)
 
 bench: $(READY) ## throughput, latency, CPU, commits and WAL beside a bare Celery task, as ratios of one run
 	$(BIN)/python -m benchmarks.end_to_end
@@ -67,4 +74,4 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-.PHONY: demo test check chaos soak bench up setup lock clean help
+.PHONY: demo test check chaos soak peers mutants bench up setup lock clean help
