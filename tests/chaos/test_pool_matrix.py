@@ -24,6 +24,8 @@ DECLINED_EACH_BLOW = 2
 BLOWS = 4
 CALM_SECONDS = 90.0
 STOP_SECONDS = 40.0
+# On Redis it takes as many messages as it has places, then waits for two seconds (Celery's loop without an event hub).
+PLACES = {"gevent": 20}
 
 
 class Load:
@@ -79,7 +81,7 @@ class Load:
         self.kill_main()
 
     def _start(self) -> Program:
-        worker = self.system.worker(self.pool, concurrency=2)
+        worker = self.system.worker(self.pool, concurrency=PLACES.get(self.pool, 2))
         worker.expected_to_run = False
         return worker
 
