@@ -18,7 +18,7 @@ from tests.chaos.points.house import House, Run
 ONE_POINT = "COUNTERFOIL_TEST_POINT"
 # An answer comes in one piece or in two, so a run may be a call shorter than the one before it.
 BEYOND = 2
-CHASES_MAX = 12
+CHASES_MAX = 30
 Hit = Callable[[int, Mode], Run]
 
 

@@ -70,15 +70,28 @@ class Family(House):
 
     def _bear(self) -> None:
         """Other children than now."""
-        self._block.disarm()
         main = psutil.Process(self.programs["worker"].pid)
         old = main.children()
+        self._arm(main.pid, NEVER, Mode.BEFORE)
         for child in old:
             child.kill()
         self.system.until(
             lambda: len(set(main.children()) - set(old)) == self.kin.children and not set(main.children()) & set(old),
             "the main process has new children",
         )
+        self.system.until(lambda: self._waiting() >= {child.pid for child in main.children()}, "they wait for orders")
+
+    def _waiting(self) -> set[int]:
+        """The children that read their next order, of those that have called anything since the block was armed."""
+        last = {call.pid: call for call in self._block.calls()}
+        return {pid for pid, call in last.items() if call.pipe and call.under_way}
+
+    def _quiet(self) -> bool:
+        """On a loaded machine nothing for a while is not yet nothing: a child that is alive must wait for orders."""
+        if not super()._quiet():
+            return False
+        called = {call.pid for call in self._block.calls()}
+        return all(pid in self._waiting() or not psutil.pid_exists(pid) for pid in called)
 
     def _ended(self, effect_id: str, begun: float) -> Run:
         self._block.disarm()
