@@ -14,6 +14,7 @@ import signal
 from collections import Counter
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from itertools import count
 from time import monotonic
 from typing import Any
 
@@ -32,12 +33,13 @@ from tests.flow.system import System
 LONG_PATIENCE_SECONDS = 30.0
 # A statement of ours holds a row for a millisecond.
 LOCKED_OUT_MILLISECONDS = 300
+_keys = count(1)
 _STANDING = "select state, attempt, outcome, settled_at, progress from effects where id = %s"
 _LOST = "select lease_until is null or lease_until < now() as lost from effects where id = %s"
 
 
 def _receipted(system: System) -> Accept:
-    return lambda: system.charge(receipt="ada@example.test")
+    return lambda: system.charge(receipt=f"receipt-{next(_keys)}@example.test")
 
 
 ZOMBIES = {**SUBJECTS, "receipted": Subject("receipted", _receipted)}
