@@ -85,8 +85,11 @@ def _until_all_wait(system: System) -> float:
 def _pass(system: System, seconds: float) -> None:
     """To everybody who looks at the database that is the same as waiting."""
     moved = f"interval '{seconds} seconds'"
+    # Two statements, rows in the order in which attempts are claimed: whoever works meanwhile is not to be in each
+    # other's way with us.
+    system.sql(f"update outbox set available_at = available_at - {moved} where road <> 'parked'")
     system.sql(
-        f"update outbox set available_at = available_at - {moved} where road <> 'parked';"
-        f"update effects set not_before = not_before - {moved} where not_before is not null"
-        " and state not in ('succeeded', 'failed')"
+        "with open as (select id from effects where not_before is not null and state not in ('succeeded', 'failed')"
+        " order by id for no key update)"
+        f" update effects e set not_before = e.not_before - {moved} from open where e.id = open.id"
     )
