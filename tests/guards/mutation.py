@@ -38,6 +38,7 @@ NOT_CHANGED = [r"^\s*(log\.|level\(|log = )"]
 TOLERANCE = 8.0  # a changed function that runs this many times longer than its tests take hangs
 START_SECONDS = 60.0  # a process, its imports and a migrated template on a busy machine
 GOAL = 0.9
+TELL_EVERY = 20
 SOUND_SAMPLE = 6  # so many mutants' tests are run once without a change
 
 
@@ -236,6 +237,8 @@ def run(part: Part, folder: Path, database: str, wish: argparse.Namespace, minut
                 tally.survivors.append(f"{_function(mutant)} ({fate})\n{change}")
                 print(f"\n{tally.survivors[-1]}", flush=True)
         tally.fates[told] += 1
+        if not tally.tried % TELL_EVERY:
+            print(f"… {_said(part.package, tally)}", flush=True)
     workshop.close()
     return tally
 
