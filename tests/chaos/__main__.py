@@ -1,6 +1,6 @@
 """`counterfoil chaos run | report` (`python -m tests.chaos`): the whole suite with one seed, its book, and whether it did what it owes.
 
-Examples:
+Some ways to call it:
 
     counterfoil chaos run                       # within an hour on two cores
     counterfoil chaos run --seed 7 tests/chaos/test_pause_points.py
