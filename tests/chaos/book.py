@@ -1,6 +1,6 @@
 """What a chaos run has done, line by line: a test says what it broke and how often, the report adds it up.
 
-One JSON object a line, appended to the file that COUNTERFOIL_CHAOS_BOOK names; without that variable nothing is kept.
+One JSON object a line, appended to the file that COUNTERFOIL_TEST_CHAOS_BOOK names; without that variable nothing is kept.
 A layer that wrote nothing has proven nothing: `python -m tests.chaos report` fails it (reliability is counted, not felt).
 """
 
@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-VARIABLE = "COUNTERFOIL_CHAOS_BOOK"
+VARIABLE = "COUNTERFOIL_TEST_CHAOS_BOOK"
 Layer = Literal[
     "crash points", "crash pairs", "pause points", "wire points", "server faults", "message faults", "pools",
     "upgrade", "simulation", "guards", "storm", "soak", "restore",

@@ -107,11 +107,11 @@ def _chase(house: House, label: str, mode: Mode, hit: Hit, tally: Tally) -> None
     for _ in range(CHASES_MAX):
         if label in tally.covered:
             return
+        # As warm as the undisturbed run: one that has lived for longer makes fewer calls, and others (prepared ones).
+        house.renew()
         run = judge(house, n, mode, hit)
         tally.add(run)
         n = _last(run.labels, label) if label in run.labels else n + 1
-        if not run.fired:
-            house.renew()  # one that has lived for longer makes fewer calls
 
 
 def _last(labels: Sequence[str], label: str) -> int:
