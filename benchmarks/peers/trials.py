@@ -11,6 +11,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+import psutil
+
 from benchmarks.peers.stage import LEASE_SECONDS, PATIENCE_SECONDS, Trial, Voidable, until
 
 MODES = ("unkeyed", "keyed", "forgotten")
@@ -46,12 +48,19 @@ class Result:
     """Whether a second worker went to the provider while the first one stood still."""
 
 
+def _is_gone(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # reaped between the two questions
+        return True
+
+
 def crash(trial: Trial) -> Result:
     """SIGKILL between the effect and its record (W8), then the documented recovery."""
     worker, held = _held(trial, "after")
     victim = trial.caller_of_provider(worker)
     victim.kill()
-    until(lambda: not victim.is_running() or victim.status() == "zombie", "the process is dead")
+    until(lambda: _is_gone(victim), "the process is dead")
     began = time.monotonic()
     trial.provider.release(held)
     if trial.provider.effects() != [AMOUNT]:
