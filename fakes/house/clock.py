@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS clock (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), offset_seconds REAL NOT NULL);
@@ -16,6 +17,8 @@ class Clock:
 
     def __init__(self, offset_seconds: float = 0.0) -> None:
         self.offset_seconds = offset_seconds
+        self.on_jump: list[Callable[[sqlite3.Connection], object]] = []
+        """What came due in between is done before anybody sees the new time: nothing races with a jump."""
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -25,6 +28,8 @@ class Clock:
         """Move on by `seconds`, for good; returns the new time."""
         connection.execute("UPDATE clock SET offset_seconds = offset_seconds + ?", (seconds,))
         self.offset_seconds = stored_offset(connection)
+        for due in self.on_jump:
+            due(connection)
         return self.now()
 
 

@@ -53,6 +53,7 @@ class Repairs:
     def __init__(self, storage: Storage, clock: Clock, routes: tuple[Route, ...]) -> None:
         self._storage = storage
         self._clock = clock
+        clock.on_jump.append(self._run_once)
         self._routes = routes
         self._wake = asyncio.Event()
         self._wake.set()  # an earlier life may have left something to do

@@ -175,10 +175,10 @@ def test_fifty_threads_with_different_requests_for_one_key_have_one_winner(books
 
 
 def test_two_bulks_with_the_same_keys_in_opposite_order_do_not_deadlock(books):
-    asked = orders(300)
     with ThreadPoolExecutor(4) as pool:
         for _ in range(3):
-            parts = [asked, asked[::-1], asked[100:], asked[::-2]]
+            # Callers share keys and never ids: each names its effects anew.
+            parts = [orders(300), orders(300)[::-1], orders(300)[100:], orders(300)[::-2]]
             done = list(pool.map(lambda part: accept_alone(part, actor=ACTOR), parts))
             assert [len(answers) for answers in done] == [len(part) for part in parts]
     assert books.count("effects") == 300
