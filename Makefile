@@ -28,7 +28,7 @@ check: $(READY) ## format, lint, types, imports, migrations
 	$(BIN)/lint-imports
 	$(BIN)/python -m alembic upgrade head --sql 2>/dev/null | $(BIN)/squawk --stdin-filepath migrations.sql
 
-chaos: $(READY) ## the whole chaos suite (within an hour); repeat one with `make chaos SEED=…`
+chaos: $(READY) ## the whole chaos suite (about an hour); repeat one with `make chaos SEED=…`
 	$(BIN)/counterfoil chaos run --seed $(SEED) --jobs $(JOBS) $(TEST_FLAGS)
 
 soak: $(READY) ## everything at once, at random, for HOURS (1); repeat one with `make soak SEED=…`

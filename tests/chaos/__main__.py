@@ -2,7 +2,7 @@
 
 Some ways to call it:
 
-    counterfoil chaos run                       # within an hour on two cores
+    counterfoil chaos run                       # all of it, about an hour on two cores
     counterfoil chaos run --seed 7 tests/chaos/test_pause_points.py
     counterfoil chaos report --json
 

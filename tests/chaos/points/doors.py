@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.chaos.points.block import NEVER, Block, Mode
-from tests.chaos.points.fixtures import Armoury, arming
+from tests.chaos.points.fixtures import Armoury, armed, arming
 from tests.chaos.points.house import House, Run
 from tests.chaos.points.subjects import SUBJECTS
 from tests.contract.fake_servers import FakeServer
@@ -62,12 +62,7 @@ def door_system(
     database: str, wire: Wire, stripe_fake: FakeServer, mail_fake: FakeServer, door_armoury: Armoury, tmp_path: Path
 ) -> Iterator[System]:
     """As `armed_system`, in a nursery that knows the doors' libraries."""
-    made = System(database, wire, stripe_fake, mail_fake, door_armoury.nursery, tmp_path)
-    try:
-        yield made
-    finally:
-        door_armoury.block.disarm()
-        made.close()
+    yield from armed(System(database, wire, stripe_fake, mail_fake, door_armoury.nursery, tmp_path), door_armoury)
 
 
 class Door(House):

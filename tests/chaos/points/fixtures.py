@@ -55,7 +55,11 @@ def armed_system(
     database: str, wire: Wire, stripe_fake: FakeServer, mail_fake: FakeServer, armoury: Armoury, tmp_path: Path
 ) -> Iterator[System]:
     """As `system`, every program of it with the shim inside."""
-    made = System(database, wire, stripe_fake, mail_fake, armoury.nursery, tmp_path)
+    yield from armed(System(database, wire, stripe_fake, mail_fake, armoury.nursery, tmp_path), armoury)
+
+
+def armed(made: System, armoury: Armoury) -> Iterator[System]:
+    """Until the test is over; then nobody is hit any more."""
     try:
         yield made
     finally:
