@@ -8,9 +8,8 @@ from alembic import context
 from sqlalchemy import Connection, text
 
 from service import settings
-from service.store import pooler
+from service.store import control_tables, pooler
 from service.store.database import make_engine
-from service.store.tables import metadata
 
 # A migration that cannot get its lock gives up before the callers queueing behind it notice; run it again later.
 LOCK_TIMEOUT_MILLISECONDS = 3_000
@@ -21,7 +20,7 @@ _TURN_SECONDS = 0.1
 
 def _configure(**options: object) -> None:
     context.configure(
-        target_metadata=metadata,
+        target_metadata=control_tables.metadata,
         transaction_per_migration=True,
         compare_type=True,
         compare_server_default=False,

@@ -98,7 +98,7 @@ outbox = Table(
     Column("kind", Text, nullable=False, comment="the task name"),
     Column("lane", Text, nullable=False, comment="the Celery queue"),
     Column("priority", SmallInteger, nullable=False, server_default=text("0"), comment="0 to 9, 9 first"),
-    Column("road", Text, nullable=False, comment="fresh, later, published or parked: which index holds the row"),
+    Column("road", Text, nullable=False, comment="fresh, later, published, parked or held: which index holds the row"),
     Column("available_at", _TIME, nullable=False, server_default=_NOW, comment="when the row comes due (again)"),
     Column("deliveries", BigInteger, nullable=False, server_default=text("0")),
     Column("parked_at", _TIME),
@@ -111,6 +111,7 @@ outbox = Table(
     Index("outbox_later", "available_at", postgresql_where=text("road = 'later'")),
     Index("outbox_published", "available_at", postgresql_where=text("road = 'published'")),
     Index("outbox_parked", "parked_at", postgresql_where=text("road = 'parked'")),
+    Index("outbox_held", "lane", "available_at", postgresql_where=text("road = 'held'")),
     postgresql_with={
         "fillfactor": "70",
         # Rows live for milliseconds: vacuum by the thousand, not by the fraction of a table that is mostly empty.

@@ -1,0 +1,159 @@
+"""The tables of those who look after effects: operators, API keys, and what all workers share about a provider.
+
+operations  one verb upon many effects, frozen as a plan, driven by the relay; operation_items: the frozen set
+group_notes what people wrote about a group of failures; lanes: those that somebody has paused
+actions     one write that concerns no single effect: the operators' log (what concerns one stands in the journal)
+api_keys    one key of one tenant
+buckets     a provider account's tokens; circuits: providers that fail again and again
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from service.store import tables
+
+metadata = tables.metadata
+
+_EMPTY = text("'{}'::jsonb")
+_CLOCK = text("clock_timestamp()")
+_TIME = DateTime(timezone=True)
+
+operations = Table(
+    "operations",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("verb", Text, nullable=False, comment="replay, park or unpark"),
+    Column("state", Text, nullable=False, server_default=text("'planned'")),
+    Column("selector", JSONB, nullable=False),
+    Column("tenant", Text, comment="NULL: an operator's, over all tenants"),
+    Column("total", BigInteger, nullable=False),
+    Column("skipped", JSONB, nullable=False, server_default=_EMPTY),
+    Column("money", JSONB, nullable=False, server_default=_EMPTY),
+    Column("more", Boolean, nullable=False, server_default=text("false")),
+    Column("planned_by", Text, nullable=False),
+    Column("planned_at", _TIME, nullable=False, server_default=_CLOCK),
+    Column("expires_at", _TIME, nullable=False),
+    Column("reason", Text),
+    Column("started_by", Text),
+    Column("started_at", _TIME),
+    Column("per_second", Double, comment="pace; NULL is as fast as the window allows"),
+    Column("canary", BigInteger, nullable=False, server_default=text("0")),
+    Column("failures_max", BigInteger),
+    Column("paused_at", _TIME),
+    Column("stop_reason", Text),
+    Column("finished_at", _TIME),
+    Index("operations_open", "started_at", postgresql_where=text("state in ('running', 'paused')")),
+    Index("operations_planned_at", "planned_at"),
+    comment="One verb upon many effects: planned, then carried out by the relay, with a reason.",
+)
+
+operation_items = Table(
+    "operation_items",
+    metadata,
+    Column("operation_id", Uuid, ForeignKey("operations.id"), primary_key=True),
+    # No foreign key, as in the journal: effects are never deleted, and a plan should not lock them.
+    Column("effect_id", Uuid, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("seen_state", Text, nullable=False),
+    Column("seen_attempt", BigInteger, nullable=False),
+    Column("result", Text, nullable=False, server_default=text("'waiting'")),
+    Column("why", Text),
+    Column("done_at", _TIME),
+    Column("ended", Text),
+    UniqueConstraint("operation_id", "position", name="operation_items_position"),
+    Index("operation_items_effect", "effect_id"),
+    comment="The frozen set of an operation: one effect, as it was seen, and what became of it.",
+)
+
+group_notes = Table(
+    "group_notes",
+    metadata,
+    Column("group_id", Text, primary_key=True),
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("note", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("at", _TIME, nullable=False, server_default=_CLOCK),
+    comment="What people wrote about a group of failures.",
+)
+
+lanes = Table(
+    "lanes",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("paused_at", _TIME),
+    Column("paused_by", Text),
+    Column("pause_reason", Text),
+    comment="A lane that somebody has paused: what is due there is held, not published.",
+)
+
+actions = Table(
+    "actions",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", _TIME, nullable=False, server_default=_CLOCK),
+    Column("actor", Text, nullable=False),
+    Column("door", Text, nullable=False, comment="api, cli, console or periodic"),
+    Column("verb", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("reason", Text),
+    Column("detail", JSONB, nullable=False, server_default=_EMPTY),
+    Index("actions_subject", "subject", "id"),
+    comment="One write of a person or key that concerns no single effect: the operators' log, append-only.",
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("per_second", Double),
+    Column("burst", BigInteger),
+    Column("created_at", _TIME, nullable=False, server_default=_CLOCK),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", _TIME),
+    Column("rotates", Text, ForeignKey("api_keys.id")),
+    Column("revoked_at", _TIME),
+    Column("revoked_by", Text),
+    Column("used_at", _TIME),
+    UniqueConstraint("hash", name="api_keys_hash"),
+    comment="One key of one tenant: its hash, never itself.",
+)
+
+buckets = Table(
+    "buckets",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("tokens", Double, nullable=False),
+    Column("filled_at", _TIME, nullable=False, server_default=_CLOCK),
+    comment="A provider account's tokens: how many calls all workers together may begin now.",
+)
+
+circuits = Table(
+    "circuits",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("failures", BigInteger, nullable=False, server_default=text("0")),
+    Column("opened_at", _TIME),
+    Column("probe_at", _TIME),
+    Column("last_error", Text),
+    comment="A provider that fails again and again: nothing is claimed for it before probe_at.",
+)
