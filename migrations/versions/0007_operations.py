@@ -118,6 +118,7 @@ comment on table operation_items is 'The frozen set of an operation: one effect,
 comment on table group_notes is 'What people wrote about a group of failures.';
 comment on table lanes is 'A lane that somebody has paused: what is due there is held, not published.';
 comment on table actions is 'One write of a person or key that concerns no single effect: the operators'' log, append-only.';
+comment on column outbox.road is 'fresh, later, published, parked or held: which index holds the row';
 comment on column operations.per_second is 'pace; NULL is as fast as the window allows';
 comment on column operations.canary is 'so many first effects must succeed before the others begin';
 """
