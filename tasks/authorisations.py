@@ -17,7 +17,8 @@ from service.engine.kind import Kind
 from service.providers.build import cancel_provider, capture_provider
 from service.providers.ports import Provider
 from tasks.app import app
-from tasks.effect_task import EffectTask
+from tasks.arguments import CancelArguments, CaptureArguments
+from tasks.effect_task import EffectTask, R
 from tasks.requests import ChargeId, MoneyRequest, Request
 
 
@@ -43,7 +44,7 @@ def _provider(pid: int, build: Any) -> Provider:  # noqa: ARG001 - the pid is a 
     return made
 
 
-class _OnHold(EffectTask):
+class _OnHold(EffectTask[R]):
     """An effect upon a charge whose money is held."""
 
     abstract = True
@@ -58,7 +59,7 @@ class _OnHold(EffectTask):
         return request["charge"], Ready.AUTHORISED
 
 
-class Capture(_OnHold):
+class Capture(_OnHold[CaptureArguments]):
     """Take the money that an authorised charge holds: `capture.apply_async(kwargs={…}, dedupe_key=…)`."""
 
     name = "capture"
@@ -70,7 +71,7 @@ class Capture(_OnHold):
         return request["amount"], request["currency"]
 
 
-class Cancel(_OnHold):
+class Cancel(_OnHold[CancelArguments]):
     """Release what an authorised charge holds: `cancel.apply_async(kwargs={…}, dedupe_key=…)`."""
 
     name = "cancel"

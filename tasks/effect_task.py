@@ -9,15 +9,16 @@ import os
 import re
 import socket
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, overload
 
 import structlog
 from celery import Task
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
+from typing_extensions import TypeVar
 from uuid_utils import uuid7
 
 from service import settings
@@ -30,12 +31,21 @@ from service.core.text import refuse_unstorable_text
 from service.engine.accept import accept, accept_alone
 from service.engine.execute import Executor
 from service.engine.kind import Kind
+from service.store.database import Caller
 from service.telemetry.context import current_context
 from tasks import rules
 from tasks.result import EffectResult
 
+if TYPE_CHECKING:  # most callers have no use for it, and it takes long to load
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+    AsyncCaller = AsyncSession | AsyncConnection
+
 DEFAULT_TENANT = "default"
 ORDERS_MAX = 10_000  # effects in one call: a few seconds of one transaction, no more
+
+R = TypeVar("R", bound=Mapping[str, Any], default=Any)
+"""What the calls of a kind may hold (`tasks.arguments`), so that type checkers and editors know it."""
 
 _TASK_ID = re.compile(r"[0-9A-Za-z-]{1,64}\Z")
 log = structlog.get_logger(__name__)
@@ -52,7 +62,7 @@ def _executor(pid: int) -> Executor:  # noqa: ARG001 - the pid is the key: threa
     return Executor(settings.load(), actor=actor())
 
 
-class EffectTask(Task):  # type: ignore[type-arg]
+class EffectTask(Task, Generic[R]):  # type: ignore[type-arg]
     """A Celery task whose calls are accepted into the outbox and whose messages carry effect ids only."""
 
     abstract = True
@@ -80,41 +90,63 @@ class EffectTask(Task):  # type: ignore[type-arg]
 
     # --- the caller's side -------------------------------------------------------------------------------------
 
-    def apply_async(  # type: ignore[override]
+    @overload  # type: ignore[override]
+    def apply_async(
         self,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
+        args: None = None,
+        kwargs: R | None = None,
         *,
-        dedupe_key: str | None = None,
-        session: Any = None,
+        dedupe_key: str,
+        session: Caller | None = None,
         eta: datetime | None = None,
         countdown: float | None = None,
         priority: int | None = None,
         queue: str | None = None,
         tenant: str | None = None,
         **options: Any,
-    ) -> EffectResult:
+    ) -> EffectResult: ...
+
+    @overload
+    def apply_async(
+        self,
+        args: None = None,
+        kwargs: R | None = None,
+        *,
+        dedupe_key: str,
+        session: AsyncCaller,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        tenant: str | None = None,
+        **options: Any,
+    ) -> Coroutine[Any, Any, EffectResult]: ...
+
+    def apply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        dedupe_key: str | None = None,
+        session: Caller | AsyncCaller | None = None,
+        **options: Any,
+    ) -> EffectResult | Coroutine[Any, Any, EffectResult]:
         """Accept one effect and return its handle; the provider is called later, by a worker, exactly once.
 
         `kwargs` is the request, `dedupe_key` its name for ever. With `session` (SQLAlchemy Session or Connection) it
-        joins the caller's transaction; without, it is committed on return. `eta`/`countdown` (seconds) wait in
-        Postgres, `priority` 0–9 (9 first) orders the backlog, `queue` names the lane.
+        joins the caller's transaction; without, it is committed on return. An asynchronous session or connection
+        gives a coroutine: `await` it. `eta`/`countdown` (seconds) wait in Postgres, `priority` 0–9 (9 first) orders
+        the backlog, `queue` names the lane, `tenant` whose keys these are.
         Raises ValidationError, DedupeConflict, NotExactlyOnce before anything is written; DependencyUnavailable.
         """
-        order = self.order(
-            args,
-            kwargs,
-            dedupe_key=dedupe_key,
-            eta=eta,
-            countdown=countdown,
-            priority=priority,
-            queue=queue,
-            tenant=tenant,
-            **options,
-        )
-        accepted = self.put(order, session=session)
-        result = _frozen.get(str(options.get("task_id"))) or EffectResult(accepted.id)
-        return result.become(accepted)
+        order = self.order(args, kwargs, dedupe_key=dedupe_key, **options)
+        handle = _frozen.get(str(options.get("task_id"))) or EffectResult(order.id)
+        if hasattr(session, "run_sync"):
+            return self._joined(order, handle, session)
+        return handle.become(self.put(order, session=session))
+
+    async def _joined(self, order: Order, handle: EffectResult, session: Any) -> EffectResult:
+        return handle.become(await session.run_sync(lambda caller: self.put(order, session=caller)))
 
     def put(self, order: Order, *, session: Any = None) -> Accepted:
         """Accept what `order` has checked. Raises ValidationError when the books do not fit it, DedupeConflict."""
@@ -138,10 +170,14 @@ class EffectTask(Task):  # type: ignore[type-arg]
         )
         return [EffectResult(a.id, a.state, created=a.created) for a in accepted]
 
-    def delay(self, *args: Any, **kwargs: Any) -> EffectResult:  # type: ignore[override]
-        """`delay(dedupe_key=…, session=…, amount=…, …)`: the keywords of the call and the request side by side."""
+    def delay(self, *args: Any, **kwargs: Any) -> Any:
+        """`delay(dedupe_key=…, session=…, amount=…, …)`: the keywords of the call and the request side by side.
+
+        Returns what `apply_async` does. Only that one is known to type checkers.
+        """
         own = {name: kwargs.pop(name) for name in ("dedupe_key", "session") if name in kwargs}
-        return self.apply_async(args, kwargs, **own)
+        call: Any = self.apply_async
+        return call(args, kwargs, **own)
 
     def order(
         self,

@@ -16,6 +16,7 @@ from service.engine.kind import Kind
 from service.providers.build import email_provider
 from service.providers.ports import Provider
 from tasks.app import app
+from tasks.arguments import EmailArguments
 from tasks.effect_task import EffectTask
 
 # One mailbox, nothing else: no display name, no list, no control characters (RFC 5321 §4.1.2, in its common part).
@@ -64,7 +65,7 @@ def receipt_sender() -> str:
     return settings.load().email_sender
 
 
-class Email(EffectTask):
+class Email(EffectTask[EmailArguments]):
     """Send one e-mail: `email.apply_async(kwargs={"to": …, "subject": …, "text": …}, dedupe_key=…)`."""
 
     name = "email"

@@ -19,6 +19,7 @@ from service.engine.kind import Kind
 from service.providers.build import charge_provider
 from service.providers.ports import Provider
 from tasks.app import app
+from tasks.arguments import ChargeArguments
 from tasks.effect_task import EffectTask
 from tasks.mail import Address, EmailRequest, receipt_sender
 from tasks.requests import Metadata, MoneyRequest
@@ -72,7 +73,7 @@ def receipt(attempt: Attempt, outcome: Succeeded) -> list[Order]:
     ]
 
 
-class Charge(EffectTask):
+class Charge(EffectTask[ChargeArguments]):
     """Charge a saved payment method once: `charge.apply_async(kwargs={…}, dedupe_key=…)`."""
 
     name = "charge"

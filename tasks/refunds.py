@@ -15,6 +15,7 @@ from service.engine.kind import Kind
 from service.providers.build import refund_provider
 from service.providers.ports import Provider
 from tasks.app import app
+from tasks.arguments import RefundArguments
 from tasks.effect_task import EffectTask
 from tasks.requests import ChargeId, Metadata, MoneyRequest
 
@@ -34,7 +35,7 @@ def _provider(pid: int) -> Provider:  # noqa: ARG001 - the pid is the key: socke
     return refund_provider(settings.load())
 
 
-class Refund(EffectTask):
+class Refund(EffectTask[RefundArguments]):
     """Refund a charge, in whole or in part: `refund.apply_async(kwargs={…}, dedupe_key=…)`."""
 
     name = "refund"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Iterator
 from typing import Any, Self
 
 from service.core.effect import Accepted
@@ -68,16 +70,36 @@ class EffectResult:
         A decline is an outcome, not an exception. Raises TimeoutError naming where the effect stands;
         EffectNotFound while the caller's transaction is open. Unknown Celery arguments of `get` are ignored.
         """
+        for pause in self._pauses(timeout):
+            if (settled := self._outcome()) is not None:
+                return settled
+            time.sleep(pause)
+        raise self._too_early(timeout)
+
+    async def get_async(self, timeout: float | None = None) -> dict[str, Any]:  # noqa: ASYNC109 - `get`'s own word
+        """`get` for asynchronous code: the event loop goes on meanwhile. Raises what `get` does."""
+        for pause in self._pauses(timeout):
+            if (settled := await asyncio.to_thread(self._outcome)) is not None:
+                return settled
+            await asyncio.sleep(pause)
+        raise self._too_early(timeout)
+
+    def _outcome(self) -> dict[str, Any] | None:
+        row = self.refresh()
+        return {"state": self.state.value, **row["outcome"]} if self.state in FINAL else None
+
+    @staticmethod
+    def _pauses(timeout: float | None) -> Iterator[float]:
+        """How long to wait after each look: at least one look, and none after the time is over."""
         until = None if timeout is None else time.monotonic() + timeout
         pause = WAIT_FIRST_SECONDS
-        while True:
-            row = self.refresh()
-            if self.state in FINAL:
-                return {"state": self.state.value, **row["outcome"]}
-            if until is not None and time.monotonic() + pause > until:
-                raise TimeoutError(f"effect {self.id} is {self.state.value} after {timeout} s; it will go on by itself")
-            time.sleep(pause)
+        yield pause
+        while until is None or time.monotonic() < until:
             pause = min(pause * 1.5, WAIT_MAX_SECONDS)
+            yield pause if until is None else max(0.0, min(pause, until - time.monotonic()))
+
+    def _too_early(self, timeout: float | None) -> TimeoutError:
+        return TimeoutError(f"effect {self.id} is {self.state.value} after {timeout} s; it will go on by itself")
 
     def then(self, callback: Any, on_error: Any = None, weak: bool = False) -> Self:  # noqa: ARG002 - Celery's signature
         """Groups register a barrier here; outcomes come from Postgres, so nothing is called back."""

@@ -99,9 +99,9 @@ def not_before(eta: object, countdown: object) -> datetime | None:
 
 def synchronous(session: Any) -> Any:
     """The session, if it can be joined from here. Raises ValidationError that says how an asynchronous one is."""
-    if type(session).__module__.startswith("sqlalchemy.ext.asyncio"):
+    if hasattr(session, "run_sync"):
         raise ValidationError(
-            "session is asynchronous; write: await session.run_sync(lambda s: charge.apply_async(…, session=s))",
+            "session is asynchronous; write: await session.run_sync(lambda s: charge.apply_many(…, session=s))",
             field="session",
         )
     if not hasattr(session, "execute"):

@@ -126,19 +126,24 @@ def test_a_conflict_in_a_bulk_names_the_effect_and_writes_none_of_it(books):
     assert keys(books) == ["k1"]
 
 
-def test_an_async_session_is_refused_with_the_way_that_works_and_that_way_works(books):
+def test_an_async_session_is_joined_by_awaiting_the_call(books):
     async def shop() -> EffectResult:
         made = create_async_engine(books.url.replace("postgresql://", "postgresql+psycopg://"))
         try:
             async with AsyncSession(made) as session, session.begin():
+                result = await charge.apply_async(kwargs=PAY, dedupe_key="a", session=session)
+                with pytest.raises(ValidationError, match="amount"):  # said at the call, before anything is awaited
+                    charge.apply_async(kwargs={**PAY, "amount": 0}, dedupe_key="z", session=session)
                 with pytest.raises(ValidationError, match="run_sync") as caught:
-                    charge.apply_async(kwargs=PAY, dedupe_key="a", session=session)
+                    charge.apply_many([{"kwargs": PAY, "dedupe_key": "c"}], session=session)
                 assert caught.value.field == "session"
-                result = await session.run_sync(lambda s: charge.apply_async(kwargs=PAY, dedupe_key="a", session=s))
                 assert books.count("effects") == 0
             async with AsyncSession(made) as session:
-                await session.run_sync(lambda s: charge.apply_async(kwargs=PAY, dedupe_key="b", session=s))
+                await charge.apply_async(kwargs=PAY, dedupe_key="b", session=session)
                 await session.rollback()
+            async with made.begin() as connection:
+                repeated = await charge.apply_async(kwargs=PAY, dedupe_key="a", session=connection)
+                assert (repeated.id, repeated.created) == (result.id, False)
             return result
         finally:
             await made.dispose()

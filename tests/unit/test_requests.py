@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NotRequired, get_origin, get_type_hints
+
 import pytest
 
 from service.core.effect import Policy
 from service.core.errors import ValidationError
 from tasks import charge, email
+from tasks.arguments import CancelArguments, CaptureArguments, ChargeArguments, EmailArguments, RefundArguments
+from tasks.authorisations import CancelRequest, CaptureRequest
+from tasks.mail import EmailRequest
+from tasks.payments import ChargeRequest
+from tasks.refunds import RefundRequest
 
 PAY = {"amount": 4200, "currency": "eur", "payment_method": "pm_1"}
 MAIL = {"to": "ada@example.test", "subject": "Hello", "text": "Hello Ada"}
@@ -199,3 +206,20 @@ def test_an_empty_request_names_what_is_missing(kwargs):
     with pytest.raises(ValidationError) as caught:
         charge.order(None, kwargs, dedupe_key=KEY)
     assert caught.value.field in {"amount", "currency", "payment_method"}
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments"),
+    [
+        (ChargeRequest, ChargeArguments),
+        (EmailRequest, EmailArguments),
+        (RefundRequest, RefundArguments),
+        (CaptureRequest, CaptureArguments),
+        (CancelRequest, CancelArguments),
+    ],
+)
+def test_what_editors_know_of_a_call_is_what_is_checked(model, arguments):
+    assert set(model.model_fields) == set(arguments.__annotations__)
+    needed = {name for name, field in model.model_fields.items() if field.is_required()}
+    hints = get_type_hints(arguments, include_extras=True)
+    assert needed == {name for name, hint in hints.items() if get_origin(hint) is not NotRequired}
