@@ -1,8 +1,8 @@
 """Django with SQLAlchemy sessions beside its ORM: `python django_shop.py runserver` serves it.
 
-Django's own transactions are of another connection and cannot be joined: the order is written through SQLAlchemy too.
-For models of Django's ORM, accept *before* its commit with a key of its own and let the view be called again: the same
-key gives the same effect.
+Django's own transactions run on another connection and cannot be joined, so the order is written through SQLAlchemy as
+well. What is accepted in a transaction of its own is charged even if the view's ORM transaction rolls back afterwards,
+and is lost if the process dies before it: what must agree with the charge belongs into its session.
 """
 
 from __future__ import annotations
