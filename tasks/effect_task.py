@@ -197,7 +197,7 @@ class EffectTask(Task, Generic[R]):  # type: ignore[type-arg]
             raise ValidationError(f"{self.name} takes its request by name: pass kwargs={{…}}", field="args")
         rules.refuse_options(self.name, options)
         key = check_dedupe_key(dedupe_key)
-        request, mark = self._request(kwargs or {})
+        request, mark = self._request({} if kwargs is None else kwargs)
         amount, currency = self.money(request)
         concerns, ready_when = self.concerns(request)
         return Order(
@@ -219,7 +219,9 @@ class EffectTask(Task, Generic[R]):  # type: ignore[type-arg]
             context=current_context(),
         )
 
-    def _request(self, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    def _request(self, kwargs: object) -> tuple[dict[str, Any], str]:
+        if not isinstance(kwargs, Mapping):
+            raise ValidationError(f"kwargs must hold names and values, not {type(kwargs).__name__}", field="kwargs")
         refuse_unstorable_text(kwargs, field="kwargs")
         refuse_card_numbers(dict(kwargs), field="kwargs")
         try:

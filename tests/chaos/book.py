@@ -15,7 +15,7 @@ from typing import Any, Literal
 VARIABLE = "COUNTERFOIL_TEST_CHAOS_BOOK"
 Layer = Literal[
     "crash points", "crash pairs", "pause points", "wire points", "server faults", "message faults", "pools",
-    "upgrade", "simulation", "guards", "storm", "soak", "restore",
+    "upgrade", "simulation", "guards", "storm", "soak", "restore", "bad input",
 ]  # fmt: skip
 
 
