@@ -10,6 +10,7 @@ DEMO_FLAGS ?=
 JOBS ?= 2
 HOURS ?= 1
 MINUTES ?= 20
+COUNT ?= 1000000
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
@@ -40,6 +41,9 @@ peers: $(READY) ## the crash after the effect, played with each peer on one prov
 mutants: $(READY) ## change core and engine a line at a time, for MINUTES (20), and count who notices
 	$(BIN)/python -m tests.guards.mutation --minutes $(MINUTES) --seed $(SEED)
 
+bad-input: $(READY) ## COUNT (a million) bad inputs through HTTP, Python, the command and the broker
+	$(BIN)/python -m tests.badinput --count $(COUNT) --seed $(SEED)
+
 bench: $(READY) ## throughput, latency, CPU, commits and WAL beside a bare Celery task, as ratios of one run
 	$(BIN)/python -m benchmarks.end_to_end
 
@@ -58,7 +62,7 @@ clean: ## forget the environment and the embedded servers' data
 	rm -rf $(VENV) .counterfoil .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The stamp is written last: an interrupted install is simply done again.
 $(READY): requirements/dev.txt pyproject.toml
@@ -74,4 +78,4 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-.PHONY: demo test check chaos soak peers mutants bench up setup lock clean help
+.PHONY: demo test check chaos soak peers mutants bad-input bench up setup lock clean help

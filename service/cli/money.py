@@ -29,7 +29,12 @@ Currency = Annotated[str, typer.Option(help="The charge's.")]
 def refund(
     *,
     charge: Charge,
-    amount: Annotated[int, typer.Option(help="Minor units; the charge's amount or a part of it.")],
+    amount: Annotated[
+        int,
+        typer.Option(
+            parser=send.minor_units, metavar="INTEGER", help="Minor units; the charge's amount or a part of it."
+        ),
+    ],
     currency: Currency,
     key: send.Key,
     reason: Annotated[
@@ -53,7 +58,10 @@ def refund(
 def capture(
     *,
     charge: Charge,
-    amount: Annotated[int, typer.Option(help="Minor units; what is not taken is released.")],
+    amount: Annotated[
+        int,
+        typer.Option(parser=send.minor_units, metavar="INTEGER", help="Minor units; what is not taken is released."),
+    ],
     currency: Currency,
     key: send.Key,
     wait: send.Wait = None,

@@ -19,6 +19,7 @@ EMAIL_EXAMPLES = (
     "counterfoil email --to ada@example.com --subject Welcome --text 'Hello Ada' --key user:7:welcome",
     "counterfoil email --to ada@example.com --subject Welcome --text 'Hello Ada' --key user:7:welcome --wait 10 --json",
 )
+DIGITS_MAX = 18  # of a 64-bit integer; what is larger is refused with the others
 _WAIT_CODES = {"succeeded": exits.DONE, "failed": exits.ERROR}
 
 Key = Annotated[str, typer.Option("--key", help="The effect's name, the same on every try: order:17:charge.")]
@@ -28,9 +29,16 @@ Wait = Annotated[
 ]
 
 
+def minor_units(said: str) -> int:
+    """Digits and nothing else: "4200.0" may be meant as 42.00 or as 4200.00."""
+    if not (said.isascii() and said.isdigit() and len(said) <= DIGITS_MAX):
+        raise typer.BadParameter("minor units are digits only: 4200 is 42.00 eur")
+    return int(said)
+
+
 def charge(
     *,
-    amount: Annotated[int, typer.Option(help="Minor units: 4200 is 42.00 eur.")],
+    amount: Annotated[int, typer.Option(parser=minor_units, metavar="INTEGER", help="Minor units: 4200 is 42.00 eur.")],
     currency: Annotated[str, typer.Option(help="Lowercase ISO-4217.")],
     payment_method: Annotated[str, typer.Option(help="The provider's token: pm_…, never a card number.")],
     key: Key,
