@@ -12,6 +12,13 @@ from service import settings
 from service.core.errors import NotExactlyOnce, ValidationError
 from service.core.keys import check_name
 
+# Moments at the ends of the calendar leave it when they are moved to another time zone, and could never be read back.
+_YEAR_MIN, _YEAR_MAX = 2000, 2200
+
+# A caller corrects a handful at a time; names of unknown fields are the caller's own words and may be of any length.
+_FOUND_MAX = 20
+_FIELD_LENGTH_MAX = 100
+
 # Celery hands these along for its own bookkeeping (groups, signatures); they mean nothing to an effect.
 _BOOKKEEPING = frozenset(
     {
@@ -94,6 +101,8 @@ def not_before(eta: object, countdown: object) -> datetime | None:
         return None
     if not isinstance(eta, datetime) or eta.tzinfo is None:
         raise ValidationError("eta must be a datetime with a time zone (datetime.now(UTC) + …)", field="eta")
+    if not _YEAR_MIN <= eta.year < _YEAR_MAX:
+        raise ValidationError(f"eta must lie in the years {_YEAR_MIN} to {_YEAR_MAX - 1}", field="eta")
     return eta
 
 
@@ -112,10 +121,15 @@ def synchronous(session: Any) -> Any:
 
 
 def sentence(error: PydanticError) -> ValidationError:
-    """The first thing that is wrong with a request, in one sentence that never quotes it."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    if isinstance(ours := first.get("ctx", {}).get("error"), ValidationError):
+    """The first thing that is wrong with a request, in one sentence that never quotes it; `found` has them all."""
+    found = [_sentence(item) for item in error.errors(include_input=False, include_url=False)[:_FOUND_MAX]]
+    found[0].found = tuple((one.field or "kwargs", one.message) for one in found)
+    return found[0]
+
+
+def _sentence(item: Mapping[str, Any]) -> ValidationError:
+    if isinstance(ours := item.get("ctx", {}).get("error"), ValidationError):
         return ours  # it knows its field; pydantic knows only where the validator hangs
-    field = ".".join(str(part) for part in first["loc"]) or "kwargs"
-    message = first["msg"].removeprefix("Value error, ")
+    field = ".".join(str(part) for part in item["loc"])[:_FIELD_LENGTH_MAX] or "kwargs"
+    message = item["msg"].removeprefix("Value error, ")
     return ValidationError(message if message.startswith(field) else f"{field}: {message}", field=field)

@@ -7,13 +7,16 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 import anyio
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
-from service.api import accepting, effects, health, problems, webhooks
+from service.api import accepting, batch, effects, health, openapi, problems, webhooks
+from service.api.admission import Admission
 from service.api.arrival import Arrival
+from service.api.manners import well_mannered
+from service.api.methods import Methods, allow
 from service.api.problems import Problem
 from service.core.errors import CounterfoilError, SettingsError
 from service.settings import Settings
@@ -30,6 +33,9 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("counterfoil"),
         summary="Charges and e-mails that happen exactly once",
         lifespan=_lifespan,
+        dependencies=[Depends(well_mannered)],
+        # With a slash at its end a path is another one; a redirect would lose the body's owner to a proxy's logs.
+        redirect_slashes=False,
         # The pages behind these load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
@@ -37,14 +43,19 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.draining = False
-    for router in (accepting.router, effects.router, health.router, webhooks.router):
+    app.state.waiters = 0
+    for router in (accepting.router, batch.router, effects.router, health.router, webhooks.router):
         app.include_router(router)
     app.add_api_route("/problems/{code}", _problem_page, include_in_schema=False)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(CounterfoilError, _error)
     app.add_exception_handler(HTTPException, _status)
     app.add_exception_handler(RequestValidationError, _parameters)
+    # The last one added is the outermost: each request is named and counted before anything else.
+    app.add_middleware(Methods)
+    app.add_middleware(Admission)
     app.add_middleware(Arrival)
+    openapi.complete(app)
     return app
 
 
@@ -71,6 +82,8 @@ def _problem_page(code: str) -> PlainTextResponse:
 
 
 def _answer(request: Request, problem: Problem) -> JSONResponse:
+    if problem.code == "method_not_allowed" and (allowed := allow(request.app, request.scope)):
+        problem.headers["Allow"] = allowed
     return problems.answer(problem, request_id=getattr(request.state, "request_id", None))
 
 
@@ -86,14 +99,13 @@ async def _error(request: Request, error: Exception) -> JSONResponse:
 
 async def _status(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type
-    response = _answer(request, problems.of_status(error.status_code))
-    response.headers.update(error.headers or {})
-    return response
+    return _answer(request, problems.of_status(error.status_code))
 
 
 async def _parameters(request: Request, error: Exception) -> JSONResponse:
     """A query parameter is wrong. Its name and the rule are told, its value is not."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type
-    first = error.errors()[0]
-    field = str(first["loc"][-1])
-    return _answer(request, Problem("invalid_request", f"{field}: {first['msg']}", field=field))
+    found = [(str(item["loc"][-1]), item["msg"].removeprefix("Value error, ")) for item in error.errors()]
+    errors = [{"field": field, "detail": f"{field}: {text}"} for field, text in found]
+    field, text = found[0]
+    return _answer(request, Problem("invalid_request", f"{field}: {text}", field=field, errors=errors))

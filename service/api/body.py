@@ -7,41 +7,60 @@ in the answer and into the client's logs (PCI DSS).
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any, NoReturn
 
+import anyio
+from anyio.to_thread import run_sync
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
+from service.api.problem_types import TYPES
 from service.api.problems import Problem, of_status
 from service.core.card import refuse_card_numbers
 from service.core.errors import ValidationError
 
 BYTES_MAX = 512 * 1024  # a letter's text and html at their limits and some room; far below what parsing would hurt
 DEPTH_MAX = 8  # a charge is two levels deep
+# A body that trickles holds a place that others wait for. The largest one arrives within seconds on any office line.
+ARRIVES_WITHIN_SECONDS = 30.0
+_IN_A_THREAD_BYTES = 64 * 1024  # parsing more than this would keep the event loop from everybody else
 
 
-async def json_object(request: Request) -> dict[str, Any]:
+async def json_object(request: Request, *, bytes_max: int = BYTES_MAX, depth_max: int = DEPTH_MAX) -> dict[str, Any]:
     """The body as a dict. Raises Problem."""
     kind, _, parameters = request.headers.get("content-type", "").partition(";")
     charset = parameters.lower().replace(" ", "").replace('"', "")
     if kind.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
         raise Problem("unsupported_media_type", "send Content-Type: application/json", field="Content-Type")
-    return parse(await read(request))
+    raw = await read(request, bytes_max=bytes_max)
+    if len(raw) > _IN_A_THREAD_BYTES:
+        return await run_sync(partial(parse, raw, depth_max=depth_max))
+    return parse(raw, depth_max=depth_max)
 
 
-async def read(request: Request) -> bytes:
+async def read(request: Request, *, bytes_max: int = BYTES_MAX) -> bytes:
     """The body's raw bytes, up to the limit. Raises Problem."""
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise Problem("unsupported_media_type", "send the body as it is, not compressed", field="Content-Encoding")
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared[:20]) > BYTES_MAX:
+    if declared.isdigit() and int(declared[:20]) > bytes_max:
         raise of_status(413)
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > BYTES_MAX:
-            raise of_status(413)
+    try:
+        with anyio.fail_after(ARRIVES_WITHIN_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > bytes_max:
+                    raise of_status(413)
+    except TimeoutError:
+        raise Problem("request_timeout", TYPES["request_timeout"].text) from None
+    except ClientDisconnect:
+        raise Problem("request_timeout", "the connection ended before the body did") from None
     return bytes(body)
 
 
-def parse(body: bytes) -> dict[str, Any]:
+def parse(body: bytes, *, depth_max: int = DEPTH_MAX) -> dict[str, Any]:
     """Strict JSON (RFC 8259): no duplicate names, no NaN, no text that Postgres could not keep. Raises Problem."""
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_not_json)
@@ -56,7 +75,8 @@ def parse(body: bytes) -> dict[str, Any]:
         raise Problem("invalid_json", "the body holds a number or a nesting beyond reason") from None
     if not isinstance(value, dict):
         raise Problem("invalid_json", "the body must be one JSON object")
-    _check(value, DEPTH_MAX)
+    if _deeper(value, depth_max):
+        raise Problem("invalid_json", f"the body is nested deeper than {depth_max} levels")
     try:
         refuse_card_numbers(value, field="body")
     except ValidationError as error:
@@ -64,19 +84,25 @@ def parse(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _check(value: Any, depth: int) -> None:
+def _deeper(value: Any, depth: int) -> bool:
+    """Whether it is nested deeper; refuses text that Postgres could not keep on the way."""
     if depth == 0:
-        raise Problem("invalid_json", f"the body is nested deeper than {DEPTH_MAX} levels")
+        return True
     if isinstance(value, str):
-        if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        if "\x00" in value or not _encodable(value):
             raise Problem("invalid_json", "a text in the body holds NUL or half a surrogate pair")
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            _check(name, depth)
-            _check(item, depth - 1)
-    elif isinstance(value, list):
-        for item in value:
-            _check(item, depth - 1)
+        return False
+    if isinstance(value, dict):
+        return any(_deeper(name, depth) or _deeper(item, depth - 1) for name, item in value.items())
+    return isinstance(value, list) and any(_deeper(item, depth - 1) for item in value)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

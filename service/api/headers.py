@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from uuid_utils import uuid7
 
@@ -57,16 +58,33 @@ def _malformed(reason: str) -> Problem:
     return Problem("idempotency_key_invalid", f"{NAME} {reason}", field=NAME)
 
 
-def wait_seconds(values: Sequence[str]) -> int | None:
-    """How long the caller would like to wait for the outcome; None when it did not say or not so that we understand.
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller prefers: to wait for the outcome so long, or not at all."""
 
-    RFC 7240 §2: what is not understood is ignored, and of a repeated preference the first one counts.
+    wait: int | None = None
+    at_once: bool = False
+
+    def applied(self, *, waited: bool, final: bool) -> str:
+        """Preference-Applied: what was done of it (RFC 7240 §3)."""
+        done = {"respond-async": self.at_once and not final, f"wait={self.wait}": waited}
+        return ", ".join(name for name, kept in done.items() if kept)
+
+
+def wish(values: Sequence[str]) -> Wish:
+    """How the caller would like to be answered.
+
+    RFC 7240 §2: what is not understood is ignored, and of a repeated preference the first one counts. Both together
+    (§4.1) say: wait so long, and then answer at once.
     """
+    wait: int | None = None
+    at_once = False
     for preference in ",".join(values).split(","):
-        found = _WAIT.match(preference.partition(";")[0].strip())
-        if found:
-            return min(int(found.group(1)), WAIT_SECONDS_MAX)
-    return None
+        token = preference.partition(";")[0].strip()
+        if wait is None and (found := _WAIT.match(token)):
+            wait = min(int(found.group(1)), WAIT_SECONDS_MAX)
+        at_once = at_once or token.lower() == "respond-async"
+    return Wish(wait, at_once)
 
 
 def request_id(value: str | None) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 from anyio import CapacityLimiter
 from fastapi import APIRouter, Request, Response
 
 from service import settings
+from service.api import openapi
 from service.api.views import Health
 from service.core.errors import CounterfoilError
 from service.engine import quarantine
@@ -18,15 +21,25 @@ _QUARANTINED = "quarantined"
 PROBES_MAX = 2  # threads of their own: requests that wait for a dead database must not make this one wait too
 
 router = APIRouter()
+_BAD: dict[int | str, dict[str, Any]] = {
+    status: answer for status, answer in openapi.problems().items() if status in (400, 406, 500)
+}
+    status: answer for status, answer in openapi.problems().items() if status in (400, 406, 500)
+}
 
 
-@router.get("/livez", operation_id="livez")
+@router.get("/livez", operation_id="livez", tags=["health"], responses=_BAD)
 async def livez() -> Health:
     """Whether the process answers; nothing else is looked at."""
     return Health(status="ok")
 
 
-@router.get("/readyz", operation_id="readyz", responses={503: {"model": Health}})
+@router.get(
+    "/readyz",
+    operation_id="readyz",
+    tags=["health"],
+    responses={503: {"model": Health, "description": "Not ready; `status` says why"}, **_BAD},
+)
 async def readyz(request: Request, response: Response) -> Health:
     """Whether effects can be accepted: the database answers and has the tables of this version."""
     status = "the database did not answer in time"

@@ -1,129 +1,76 @@
-"""What goes wrong is told by RFC 9457 problems: a stable type, a machine word, one sentence, and what to do next.
-
-`retryable`: the same request may be sent again as it is. `safe_new_key`: nothing stands under this key because of
-this request, so sending it under another key cannot make a second effect.
-"""
+"""What goes wrong is told by RFC 9457 problems: a stable type, a machine word, one sentence, and what to do next."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from service.core.errors import CounterfoilError, DedupeConflict
+from service.api.problem_types import TYPES
+from service.core.errors import CounterfoilError, DedupeConflict, ValidationError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2  # a restart of Postgres takes about this long
 DETAIL_LENGTH_MAX = 400
+ERRORS_MAX = 1_000  # one for each item of the largest batch
 
-
-@dataclass(frozen=True, slots=True)
-class Type:
-    """One kind of problem; its code is the last part of its address for ever."""
-
-    status: int
-    title: str
-    text: str
-    retryable: bool = False
-    safe_new_key: bool = True
-
-
-TYPES: Mapping[str, Type] = {
-    "invalid_json": Type(400, "The body is not JSON", "Send one JSON object in UTF-8, without duplicate names."),
-    "invalid_request": Type(
-        400,
-        "The request is refused",
-        "Nothing was written. `field` names what to change, `detail` says how. A status of 422 is left to mean that "
-        "the request does not fit what is on the books already.",
-    ),
-    "idempotency_key_missing": Type(
-        400,
-        "Idempotency-Key is missing",
-        'Name the effect: Idempotency-Key: "order:17:charge". Send the same name on every try of the same effect.',
-    ),
-    "idempotency_key_invalid": Type(
-        400,
-        "Idempotency-Key is malformed",
-        "A quoted string (RFC 8941) or a bare token: 1 to 255 printable ASCII characters without spaces, once.",
-    ),
-    "dedupe_conflict": Type(
-        422,
-        "The key was used with another request",
-        "The first request stands unchanged. If this one is meant to be the same effect, send the first request's "
-        "body. Take a new key only if it is meant to be another effect: it will happen in addition.",
-        safe_new_key=False,
-    ),
-    "charge_unfit": Type(
-        422,
-        "There is no such charge to act upon",
-        "Nothing was written. `field` names what does not fit the charge on the books: its id, its currency, or more "
-        "than its amount.",
-    ),
-    "effect_not_found": Type(404, "No such effect", "No effect has this id."),
-    "not_found": Type(404, "No such page", "The paths are listed in /openapi.json."),
-    "method_not_allowed": Type(405, "This method is not offered here", "The header Allow lists those that are."),
-    "body_too_large": Type(413, "The body is too large", "The limit is 512 KiB."),
-    "unsupported_media_type": Type(415, "Send JSON", "Content-Type: application/json, in UTF-8."),
-    "webhook_refused": Type(
-        400,
-        "The webhook is refused",
-        "Nothing was kept. Either it does not come from Stripe, or not from the endpoint and mode whose secret and key "
-        "are set here; `detail` says which.",
-    ),
-    "webhooks_not_set_up": Type(
-        503,
-        "Webhooks are not set up",
-        "Set COUNTERFOIL_STRIPE_WEBHOOK_SECRET and restart the API. Stripe tells each event again for three days.",
-        retryable=True,
-    ),
-    "dependency_unavailable": Type(
-        503,
-        "The database does not answer",
-        "The effect may or may not have been accepted. Send the same request with the same key again, after the "
-        "seconds in Retry-After.",
-        retryable=True,
-        safe_new_key=False,
-    ),
-    "internal_error": Type(
-        500,
-        "A bug of ours",
-        "The effect may or may not have been accepted. Send the same request with the same key again; if it stays, "
-        "quote the request id.",
-        retryable=True,
-        safe_new_key=False,
-    ),
+_STATUSES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
 }
 
-_STATUSES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported_media_type"}
+
+class Error(BaseModel):
+    """One thing that is wrong; `index` is the item of a batch."""
+
+    detail: str
+    field: str | None = Field(None, examples=["amount"])
+    index: int | None = None
+    code: str | None = Field(None, description="the problem that the item would be by itself")
+    effect_id: str | None = None
 
 
 class ProblemDocument(BaseModel):
-    """The members of a problem, for OpenAPI."""
+    """A problem (RFC 9457). `type` is the address of its description."""
+
+    model_config = ConfigDict(title="Problem")
 
     type: str = Field(examples=["/problems/dedupe_conflict"])
     title: str
     status: int
     detail: str
     code: str = Field(examples=["dedupe_conflict"])
-    retryable: bool
-    safe_new_key: bool
-    field: str | None = None
+    retryable: bool = Field(description="the same request may be sent again as it is")
+    safe_new_key: bool = Field(description="sending it under another key cannot make a second effect")
+    field: str | None = Field(None, description="the body's member, the header or the parameter it speaks of")
+    errors: list[Error] | None = Field(None, description="all that was found, when it is more than one sentence")
     effect_id: str | None = None
-    effect_state: str | None = None
+    effect_state: str | None = Field(None, description="how the effect that has the key stands")
     request_id: str | None = None
 
 
 class Problem(Exception):
-    """Raised at the door to answer with a problem."""
+    """Raised at the door to answer with a problem. `headers` go beside it."""
 
-    def __init__(self, code: str, detail: str, *, field: str | None = None, **more: Any) -> None:
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        field: str | None = None,
+        errors: Sequence[Mapping[str, Any]] = (),
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
-        self.members = {"field": field, **more}
+        self.members = {"field": field, "errors": list(errors[:ERRORS_MAX]) or None, **more}
+        self.headers = dict(headers or {})
 
 
 def of_conflict(error: DedupeConflict, state: str) -> Problem:
@@ -134,12 +81,15 @@ def of_conflict(error: DedupeConflict, state: str) -> Problem:
 
 def of_error(error: CounterfoilError) -> Problem:
     """The problem an error of ours is, in the words of HTTP."""
-    code = {"settings": "dependency_unavailable"}.get(error.code, error.code)
+    code = {"settings": "dependency_unavailable", "not_exactly_once": "invalid_request"}.get(error.code, error.code)
     if code not in TYPES:
         return Problem("internal_error", "the request could not be carried out")
     if code == "dependency_unavailable":
         return Problem(code, "the database does not answer; send the same request with the same key again")
-    return Problem(code, error.message, field=error.field)
+    found = error.found if isinstance(error, ValidationError) else ()
+    return Problem(
+        code, error.message, field=error.field, errors=[{"field": field, "detail": text} for field, text in found]
+    )
 
 
 def of_status(status: int) -> Problem:
@@ -148,10 +98,10 @@ def of_status(status: int) -> Problem:
     return Problem(code, TYPES[code].text)
 
 
-def answer(problem: Problem, *, request_id: str | None = None) -> JSONResponse:
-    """The response; its members in the order people read them."""
+def document(problem: Problem, *, request_id: str | None = None) -> dict[str, Any]:
+    """The members of a problem in the order people read them."""
     kind = TYPES[problem.code]
-    document = {
+    return {
         "type": f"/problems/{problem.code}",
         "title": kind.title,
         "status": kind.status,
@@ -162,18 +112,30 @@ def answer(problem: Problem, *, request_id: str | None = None) -> JSONResponse:
         **{name: value for name, value in problem.members.items() if value is not None},
         **({"request_id": request_id} if request_id else {}),
     }
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if kind.status == 503 else {}
-    return JSONResponse(document, kind.status, headers, MEDIA_TYPE)
+
+
+def answer(problem: Problem, *, request_id: str | None = None) -> JSONResponse:
+    """The response, with its headers."""
+    status = TYPES[problem.code].status
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status in (429, 503) else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"  # RFC 6750 §3
+    return JSONResponse(document(problem, request_id=request_id), status, {**headers, **problem.headers}, MEDIA_TYPE)
 
 
 def page(code: str) -> PlainTextResponse:
     """What a type's address shows. Raises Problem for an address that is none."""
     if code not in TYPES:
         raise of_status(404)
+    return PlainTextResponse(words(code))
+
+
+def words(code: str) -> str:
+    """A kind of problem in plain sentences."""
     kind = TYPES[code]
     again = "Yes" if kind.retryable else "No"
     fresh = "Yes" if kind.safe_new_key else "No: it could happen twice"
-    return PlainTextResponse(
+    return (
         f"{kind.title} ({kind.status})\n\n{kind.text}\n\n"
         f"May the same request be sent again as it is? {again}.\n"
         f"May it be sent under a new key? {fresh}.\n"

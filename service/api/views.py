@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.api.problems import ProblemDocument
 from service.core.state import FINAL, State
 
 _ID = "019a2f6e-0000-7000-8000-000000000017"
@@ -56,6 +57,44 @@ class Outcome(Accepted):
     """The answer to a request that waited for its outcome: what was accepted, and how it stands."""
 
     effect: Effect | None = None
+
+
+class BatchItem(BaseModel):
+    """What became of one item: accepted (202) with its effect, or refused with a problem."""
+
+    index: int
+    status: int = Field(description="what the item would have been answered by itself", examples=[202])
+    id: str | None = Field(None, examples=[_ID])
+    kind: str | None = None
+    state: State | None = None
+    created: bool | None = None
+    problem: ProblemDocument | None = None
+
+
+class Batch(BaseModel):
+    """The results of a batch, in the order of its items."""
+
+    created: int = Field(description="effects that are new")
+    replayed: int = Field(description="effects that were accepted before")
+    refused: int = Field(description="items with a problem; 0 when the batch was atomic")
+    results: list[BatchItem]
+
+
+class Event(BaseModel):
+    """One fact about an effect, in the order they happened."""
+
+    at: datetime
+    fact: str = Field(examples=["accepted"])
+    attempt: int
+    actor: str = Field(description="which process, key or person", examples=["worker-1:4711"])
+    evidence: dict[str, Any] = Field(description="status, request id, reason: whatever proves it")
+
+
+class Events(BaseModel):
+    """The journal of one effect, oldest first; `more`: it is longer than what is shown."""
+
+    events: list[Event]
+    more: bool
 
 
 class Page(BaseModel):

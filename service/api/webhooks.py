@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from service import settings
-from service.api import body
+from service.api import body, openapi
 from service.api.problems import Problem
 from service.core.event import Event
 from service.engine import inbox
@@ -30,6 +30,23 @@ log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/v1/webhooks")
 
 
+_DOCUMENTED = {
+    "parameters": [
+        {
+            "name": HEADER,
+            "in": "header",
+            "schema": openapi.TEXT,
+            "description": "`t=…,v1=…`, over the raw body (Stripe: Verify webhook signatures manually)",
+        }
+    ],
+    "requestBody": {
+        "required": True,
+        "description": "the event, as Stripe sends it",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    },
+}
+
+
 class Taken(BaseModel):
     """The event is committed; `new` is False when it was told before."""
 
@@ -37,7 +54,14 @@ class Taken(BaseModel):
     new: bool
 
 
-@router.post("/stripe", operation_id="stripe_webhook", summary="Hear from Stripe that something has changed")
+@router.post(
+    "/stripe",
+    operation_id="stripe_webhook",
+    summary="Hear from Stripe that something has changed",
+    tags=["webhooks"],
+    responses={200: {"headers": openapi.ANSWER_HEADERS}, **openapi.problems(408, 413)},
+    openapi_extra=_DOCUMENTED,
+)
 async def stripe(request: Request) -> Taken:
     """Keep one event. Signed by Stripe (`Stripe-Signature`), at most 512 KiB."""
     secrets = settings.load().stripe_webhook_secrets

@@ -31,9 +31,13 @@ class CounterfoilError(Exception):
 
 
 class ValidationError(CounterfoilError, ValueError):
-    """The request is refused; nothing was written. `field` names what to change."""
+    """The request is refused; nothing was written. `field` names what to change.
+
+    `found` lists every (field, sentence) when a request as a whole was looked at.
+    """
 
     code = "invalid_request"
+    found: tuple[tuple[str, str], ...] = ()
 
 
 class DedupeConflict(CounterfoilError):

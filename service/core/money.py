@@ -12,9 +12,9 @@ AMOUNT_MAX = 99_999_999  # Stripe: up to eight digits (Supported currencies)
 
 # Stripe takes these as two-decimal amounts but wants them whole (Supported currencies): safe
 # to demand, because a whole amount is right under either reading.
-_WHOLE_ONLY = frozenset({"isk", "ugx"})
+WHOLE_ONLY = frozenset({"isk", "ugx"})
 # Three-decimal currencies whose last digit Stripe wants to be zero (Supported currencies).
-_MULTIPLES_OF_TEN = frozenset({"bhd", "jod", "kwd", "omr", "tnd"})
+MULTIPLES_OF_TEN = frozenset({"bhd", "jod", "kwd", "omr", "tnd"})
 # ISO-4217 entries that are not money one can charge: metals, bond units, test and "no currency" codes.
 _NOT_MONEY = frozenset(
     {
@@ -76,9 +76,9 @@ def check_money(amount: object, currency: object) -> tuple[int, str]:
         lower = currency.lower()
         hint = f"; write {lower!r}" if lower in currencies() else ""
         raise ValidationError(f"currency {currency[:8]!r} is not a lowercase ISO-4217 code{hint}", field="currency")
-    if currency in _WHOLE_ONLY and amount % 100:
+    if currency in WHOLE_ONLY and amount % 100:
         raise ValidationError(f"amount in {currency} must be whole units: a multiple of 100", field="amount")
-    if currency in _MULTIPLES_OF_TEN and amount % 10:
+    if currency in MULTIPLES_OF_TEN and amount % 10:
         raise ValidationError(f"amount in {currency} must be a multiple of 10 minor units", field="amount")
     return amount, currency
 

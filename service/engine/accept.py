@@ -5,13 +5,17 @@ W1: nothing is promised before the caller commits, and nothing exists if it neve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from service.core.effect import Accepted, Order
 from service.core.errors import DedupeConflict, ValidationError
 from service.core.state import State
 from service.store import bell, effects
 from service.store.database import Caller, connection_of, statement, transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 ORDERS_AT_ONCE = 2_000  # one statement's share of a bulk: a few megabytes of parameters, tens of milliseconds
 """Larger calls are cut into statements of this size, inside the same transaction."""
@@ -43,13 +47,54 @@ def accept_alone(orders: Sequence[Order], *, actor: str) -> list[Accepted]:
     return answers
 
 
+def accept_each(orders: Sequence[Order], *, actor: str) -> list[Accepted | ValidationError | DedupeConflict]:
+    """Accept those orders that can be, in a transaction of our own; in the place of each other one stands its error.
+
+    Committed on return, so that a caller who lost the answer repeats the whole call and finds the same effects.
+    Raises DependencyUnavailable.
+    """
+    with transaction() as connection:
+        answers = [a for part in _parts(orders) for a in _accept_fitting(connection, part, actor)]
+    bell.ring()
+    return answers
+
+
+def misfits(orders: Sequence[Order]) -> list[ValidationError | DedupeConflict | None]:
+    """What stands on the books against each order, None where nothing does; writes nothing."""
+    with statement() as connection:
+        unfit = _unfit(connection, orders)
+        known = effects.find(connection, orders)
+    answers = ((order, _repeat(order, known[order.id]) if order.id in known else None) for order in orders)
+    return [unfit.get(order.id) or (a if isinstance(a, DedupeConflict) else None) for order, a in answers]
+
+
 def _parts(orders: Sequence[Order]) -> list[Sequence[Order]]:
     return [orders[i : i + ORDERS_AT_ONCE] for i in range(0, len(orders), ORDERS_AT_ONCE)]
 
 
 def _accept_some(caller: Caller, orders: Sequence[Order], actor: str) -> list[Accepted]:
     connection = connection_of(caller)
-    _check_concerned(caller, [order for order in orders if order.concerns])
+    for error in _unfit(connection, orders).values():
+        raise error
+    answers = []
+    for answer in _write(connection, orders, actor):
+        if isinstance(answer, DedupeConflict):
+            raise answer
+        answers.append(answer)
+    return answers
+
+
+def _accept_fitting(
+    connection: Connection, orders: Sequence[Order], actor: str
+) -> Iterator[Accepted | ValidationError | DedupeConflict]:
+    unfit = _unfit(connection, orders)
+    fitting = [order for order in orders if order.id not in unfit]
+    written = iter(_write(connection, fitting, actor))
+    for order in orders:
+        yield unfit[order.id] if order.id in unfit else next(written)
+
+
+def _write(connection: Connection, orders: Sequence[Order], actor: str) -> list[Accepted | DedupeConflict]:
     created = effects.accept(connection, orders, actor=actor)
     repeated = [order for order in orders if order.id not in created]
     known = effects.find(connection, repeated) if repeated else {}
@@ -59,30 +104,36 @@ def _accept_some(caller: Caller, orders: Sequence[Order], actor: str) -> list[Ac
     ]
 
 
-def _check_concerned(caller: Caller, orders: Sequence[Order]) -> None:
+def _unfit(connection: Connection, orders: Sequence[Order]) -> dict[str, ValidationError]:
+    """The orders that name a charge which is not there or does not fit, by id: a refund, capture or cancel."""
+    concerning = [order for order in orders if order.concerns]
+    known = effects.kinds_of(connection, [str(order.concerns) for order in concerning]) if concerning else {}
+    found = ((order.id, _mismatch(order, known.get(str(order.concerns)))) for order in concerning)
+    return {order_id: error for order_id, error in found if error}
+
+
+def _mismatch(order: Order, charge: Mapping[str, Any] | None) -> ValidationError | None:
     """A refund, capture or cancel names a charge of the same tenant and currency, and no more than its amount."""
-    known = effects.kinds_of(connection_of(caller), [str(order.concerns) for order in orders]) if orders else {}
-    for order in orders:
-        charge = known.get(str(order.concerns))
-        if charge is None or charge["tenant"] != order.tenant or charge["kind"] != "charge":
-            raise ValidationError(
-                f"charge: there is no charge {order.concerns}; pass the id that charge.apply_async returned",
-                field="charge",
-            )
-        if order.amount is None:
-            continue
-        if order.currency != charge["currency"]:
-            raise ValidationError(f"currency: the charge is in {charge['currency']}", field="currency")
-        if order.amount > charge["amount"]:
-            raise ValidationError(
-                f"amount: {order.amount} is more than the charge's {charge['amount']} (minor units)", field="amount"
-            )
+    if charge is None or charge["tenant"] != order.tenant or charge["kind"] != "charge":
+        return ValidationError(
+            f"charge: there is no charge {order.concerns}; pass the id that charge.apply_async returned",
+            field="charge",
+        )
+    if order.amount is None:
+        return None
+    if order.currency != charge["currency"]:
+        return ValidationError(f"currency: the charge is in {charge['currency']}", field="currency")
+    if order.amount > charge["amount"]:
+        return ValidationError(
+            f"amount: {order.amount} is more than the charge's {charge['amount']} (minor units)", field="amount"
+        )
+    return None
 
 
-def _repeat(order: Order, known: tuple[str, State, str]) -> Accepted:
+def _repeat(order: Order, known: tuple[str, State, str]) -> Accepted | DedupeConflict:
     effect_id, state, fingerprint = known
     if fingerprint != order.fingerprint:
-        raise DedupeConflict(
+        return DedupeConflict(
             f"dedupe_key {order.dedupe_key!r} was used before for another {order.kind} ({effect_id}); "
             "send the same request again, or give the new one a key of its own",
             effect_id=effect_id,

@@ -305,7 +305,7 @@ def test_unknown_paths_and_methods_are_problems(door: Door) -> None:
     problem(door.call("GET", "/v2/nothing"), 404, "not_found")
     answer = door.call("DELETE", "/v1/charges")
     problem(answer, 405, "method_not_allowed")
-    assert answer.headers["allow"] == "POST"
+    assert answer.headers["allow"] == "POST, OPTIONS"
 
 
 def test_each_problem_type_can_be_looked_up(door: Door) -> None:
@@ -318,7 +318,7 @@ def test_each_problem_type_can_be_looked_up(door: Door) -> None:
 def test_openapi_describes_the_doors(door: Door) -> None:
     document = door.call("GET", "/openapi.json").json
     body = document["paths"]["/v1/charges"]["post"]["requestBody"]["content"]["application/json"]
-    assert body["example"]["amount"] == 4200
+    assert body["examples"]["now"]["value"]["amount"] == 4200
     assert {"amount", "currency", "payment_method"} <= set(body["schema"]["required"])
     names = {parameter["name"] for parameter in document["paths"]["/v1/emails"]["post"]["parameters"]}
     assert {"Idempotency-Key", "Prefer"} <= names

@@ -110,7 +110,7 @@ def test_openapi_describes_them(door: Door) -> None:
         assert post["summary"]
         content = post["requestBody"]["content"]["application/json"]
         assert "charge" in content["schema"]["required"]
-        assert content["schema"]["properties"].keys() >= content["example"].keys()
+        assert content["schema"]["properties"].keys() >= content["examples"]["later"]["value"].keys()
         assert {"Idempotency-Key", "Prefer"} <= {parameter["name"] for parameter in post["parameters"]}
         assert {"202", "400", "422", "503"} <= post["responses"].keys()
     assert "concerns" in document["components"]["schemas"]["Effect"]["properties"]
