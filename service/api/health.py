@@ -24,8 +24,6 @@ router = APIRouter()
 _BAD: dict[int | str, dict[str, Any]] = {
     status: answer for status, answer in openapi.problems().items() if status in (400, 406, 500)
 }
-    status: answer for status, answer in openapi.problems().items() if status in (400, 406, 500)
-}
 
 
 @router.get("/livez", operation_id="livez", tags=["health"], responses=_BAD)

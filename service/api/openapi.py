@@ -197,29 +197,6 @@ _ABOUT = (
     "and goes on by itself; the `Idempotency-Key` is its name for ever. Errors are problems (RFC 9457), each "
     "described at the address in its `type`."
 )
-_KEY_ABOUT}}
-            for path, methods in schema["paths"].items():
-                for operation in methods.values():
-                    _finish(path, operation)
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way (Extending OpenAPI)
-
-
-def _finish(path: str, operation: dict[str, Any]) -> None:
-    if path.startswith("/v1/") and not path.startswith("/v1/webhooks"):
-        operation["security"] = [{"key": []}]
-    # The framework's own 422 for parameters is a 400 of ours.
-    if "HTTPValidationError" in str(operation["responses"].get("422", "")):
-        del operation["responses"]["422"]
-
-
-_ABOUT = (
-    "Charges, refunds and e-mails that happen exactly once. Whatever is accepted here is committed in Postgres and "
-    "goes on by itself; the `Idempotency-Key` is its name for ever. Errors are problems (RFC 9457), each described at the "
-    "address in its `type`."
-)
 _KEY_ABOUT = (
     "An API key, `cfk_…` (`counterfoil keys create`). Not looked at while the API listens on loopback only, without "
     "keys (COUNTERFOIL_API_AUTH=loopback)."
