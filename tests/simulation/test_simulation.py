@@ -11,12 +11,16 @@ import os
 import re
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.core.effect import Policy
+from service.providers.mail.smtp import SENDS_MAX
 from tests.chaos.book import record
+from tests.simulation.database import Broken, Row
 from tests.simulation.guards import GUARDS, found, standing_in
 from tests.simulation.nemesis import HOUR, KINDS
 from tests.simulation.run import ENOUGH_SEEDS, REGRESSIONS, Batch, block, main, regressions, traced
@@ -145,6 +149,28 @@ def test_an_outage_after_a_refunds_answer_and_a_day_of_silence_do_not_give_it_ba
 
         world.record = away
         world.run()
+
+
+@pytest.mark.parametrize(("policy", "copies"), [(Policy.AT_MOST_ONCE, 1), (Policy.AT_LEAST_ONCE, SENDS_MAX)])
+def test_a_receipt_may_come_as_often_as_its_policy_says_in_a_later_life_too(policy, copies):
+    """There its id is not its dedupe key, by which the books count; seed 11308327 took the second copy for a breach."""
+    world = World(4)
+    world.keyed, world.database.lives = False, 1
+    receipts = (world.follow_up(charge(f"{number}z")) for number in count())
+    receipt = next(one for one in receipts if one and one.policy is policy)
+    world.database.accept(receipt)
+    assert receipt.id != receipt.dedupe_key
+    for _ in range(copies):
+        world.books.letter(receipt.id)
+    with pytest.raises(Broken, match=r"^I1"):
+        world.books.letter(receipt.id)
+
+
+def charge(id_: str) -> Row:
+    """One whose customer asked for a receipt."""
+    row = Row(id_, "charge", {}, 0.0)
+    row.receipt = True
+    return row
 
 
 def test_the_regressions_are_played_first():

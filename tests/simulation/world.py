@@ -177,7 +177,7 @@ class World:
         random = self.random
         for number in range(random.choice((1, 1, 1, 2, 2, 3))):
             at = 0.0 if random.random() < 0.5 else random.uniform(0.0, 300.0)
-            orders = [self._letter(f"{number}m")] if random.random() < 0.25 else self._charge(number)
+            orders = [self._letter(f"{number}m", f"{number}m")] if random.random() < 0.25 else self._charge(number)
             self.hub.at(at, self._commit, orders)
 
     def _charge(self, number: int) -> list[Row]:
@@ -207,11 +207,14 @@ class World:
         self.banks[id_] = "thinks" if self.random.random() < 0.2 else "pays"
         return row
 
-    def _letter(self, id_: str) -> Row:
+    def _letter(self, id_: str, name: str) -> Row:
         row = Row(id_, "email", {"to": f"{id_}@home.test", "subject": "s", "text": "t"}, 0.0)
+        row.dedupe_key = name
         row.policy = self.random.choice((Policy.AT_MOST_ONCE, Policy.AT_LEAST_ONCE))
         if not self.keyed and row.policy is Policy.AT_LEAST_ONCE:
-            self.books.limits.setdefault(id_, smtp.SENDS_MAX)
+            # The books count by dedupe key (I1), and in a later life that is not the id: what its policy allows a
+            # receipt has to stand under its key, or the copies that it flags as possible duplicates look like a breach.
+            self.books.limits.setdefault(name, smtp.SENDS_MAX)
         return row
 
     def _commit(self, orders: list[Row]) -> None:
@@ -268,8 +271,7 @@ class World:
         """A charge's receipt, accepted in the commit that settles it."""
         if not row.receipt or self.off == "follow_up_in_commit":
             return None
-        receipt = self._letter(f"{row.id}r{'+' * self.database.lives}")
-        receipt.dedupe_key = f"{row.dedupe_key}r"
+        receipt = self._letter(f"{row.id}r{'+' * self.database.lives}", f"{row.dedupe_key}r")
         receipt.caused_by, receipt.available_at = row.id, self.hub.now
         return receipt
 
