@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.core.errors import NO_CLUSTER, SettingsError
@@ -62,6 +62,13 @@ class Settings(BaseSettings):
     """Attempts before an effect is parked; with the backoff's ten-minute cap about five hours."""
     age_limit: float = 3 * 86400.0
     """Unsettled for longer than this, an effect is parked: a weekend-long outage must not park everything."""
+    stripe_rate: float | None = Field(default=None, ge=0, le=1_000_000, allow_inf_nan=False)
+    """Calls a second to the Stripe account over all workers; 0 is no limit. By default Stripe's own: 100 live, 25 test,
+    and none for a fake on loopback."""
+    email_rate: float | None = Field(default=None, ge=0, le=1_000_000, allow_inf_nan=False)
+    """Letters a second over all workers; 0 is no limit. By default 5 to Resend and no limit for SMTP."""
+    circuit_failures: int = Field(default=10, ge=0)
+    """Failures of a provider in a row after which nothing is claimed for it until a probe succeeds; 0 is never."""
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:

@@ -29,6 +29,7 @@ from service.engine.combine import Combiner
 from service.engine.hold import Hold
 from service.engine.kind import Kind
 from service.engine.outage import patiently
+from service.engine.pace import Gate
 from service.engine.quarantine import Sentry
 from service.engine.settle import settle
 from service.engine.settlement import settlement
@@ -65,6 +66,7 @@ class Executor:
         self._slots = settings.slots
         self._actor = actor
         self._sentry = Sentry(settings)
+        self._gate = Gate(settings)
         self._room = Room(2 * settings.slots)
         self._threads = ThreadPoolExecutor(settings.slots, thread_name_prefix="effect")
         self._settle = Combiner(self._settle_batch, self._room.crowded)
@@ -73,13 +75,13 @@ class Executor:
     def run(self, kind: Kind, ids: Sequence[str], *, task_id: str | None = None) -> Report:
         """Execute each effect that is due and free; returns when all of them are settled or given up.
 
-        `task_id` names the message in log lines.
+        Those that the provider's limits hold back come due again. `task_id` names the message in log lines.
         """
         running: list[Future[State | None]] = []
         try:
             provider = kind.provider()  # before anything is claimed: without one there is nothing to attempt
-            for i in range(0, len(ids), self._slots):
-                running += self._start(kind, provider, ids[i : i + self._slots], task_id)
+            for some in self._gate.admitted(provider.name, kind.name, ids, self._slots):
+                running += self._start(kind, provider, some, task_id)
             if len(running) < len(ids):
                 _tell_of_strangers(ids)
         except (SettingsError, DependencyUnavailable) as error:
@@ -104,6 +106,7 @@ class Executor:
             claimed_at, claimed = self._claim(kind, ids)
         finally:
             self._room.leave(len(ids) - len(claimed))
+        self._gate.unclaimed(provider.name, kind.name, sorted(set(ids) - {attempt.id for attempt in claimed}))
         work = partial(self._one, kind, provider, claimed_at=claimed_at, task_id=task_id)
         return [self._threads.submit(work, attempt) for attempt in claimed]
 
@@ -155,6 +158,7 @@ class Executor:
         owned = self._settled(done, follow_ups, until=claimed_at + self._limits.lease)
         level = log.info if done.state in FINAL and owned else log.warning
         level("settled" if owned else "fenced_out", state=done.state.value, reason=done.error)
+        self._gate.learned(provider.name, attempt, outcome)
         return done.state if owned else None
 
     def _settlement(self, provider: Provider, attempt: Attempt, outcome: Outcome) -> Settlement:

@@ -20,6 +20,7 @@ import structlog
 from service.broker.messages import Message
 from service.core.errors import DependencyUnavailable
 from service.engine.outage import patiently, went_away
+from service.engine.pace import Meter
 from service.engine.quarantine import Sentry
 from service.settings import Settings
 from service.store import bell, outbox
@@ -67,6 +68,7 @@ class Relay:
         self._settings = settings
         self._actor = actor
         self._sentry = Sentry(settings)
+        self._meter = Meter(actor)
         self._stopping = threading.Event()
         self._room = 0
         self._counted_at = 0.0
@@ -131,15 +133,19 @@ class Relay:
         batch = min(BATCH_MAX, self._room_left())
         if batch <= 0:
             return [], [], True
-        with statement() as connection:
-            due = outbox.take(connection, batch, self._settings.redelivery)
-            again = [row.effect_id for row in due if row.again]
-            lost = outbox.lease_out(connection, again, actor=self._actor) if again else []
+        due = self._meter.take(batch, self._settings.redelivery)
+        lost = self._lease_out([row.effect_id for row in due if row.again])
         self._took_at = monotonic()
         self._room -= len(due)
         if lost:
             log.warning("leases_lost", count=len(lost))
         return due, lost, len(due) == batch
+
+    def _lease_out(self, again: Sequence[str]) -> list[str]:
+        if not again:
+            return []
+        with statement() as connection:
+            return outbox.lease_out(connection, again, actor=self._actor)
 
     def _room_left(self) -> int:
         """What the window still takes. Counted now and then; several relays may overshoot it by a batch each."""

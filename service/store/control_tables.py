@@ -153,8 +153,18 @@ buckets = Table(
     "buckets",
     metadata,
     Column("account", Text, primary_key=True),
+    Column("costs", JSONB, nullable=False, comment="kind to calls: what one effect takes"),
+    Column("per_second", Double, nullable=False),
+    Column("burst", Double, nullable=False),
     Column("tokens", Double, nullable=False),
-    Column("filled_at", _TIME, nullable=False, server_default=_CLOCK),
+    Column(
+        "granted",
+        Double,
+        nullable=False,
+        server_default=text("0"),
+        comment="what the last taker got: how a single statement can answer it",
+    ),
+    Column("filled_at", _TIME, nullable=False, server_default=text("now()")),
     comment="A provider account's tokens: how many calls all workers together may begin now.",
 )
 
@@ -162,9 +172,17 @@ circuits = Table(
     "circuits",
     metadata,
     Column("provider", Text, primary_key=True),
-    Column("failures", BigInteger, nullable=False, server_default=text("0")),
+    Column("kinds", ARRAY(Text), nullable=False),
+    Column("failures", BigInteger, nullable=False, server_default=text("0"), comment="in a row, over all workers"),
     Column("opened_at", _TIME),
     Column("probe_at", _TIME),
+    Column(
+        "probes",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="failed ones since it was opened: the next one waits longer",
+    ),
     Column("last_error", Text),
     comment="A provider that fails again and again: nothing is claimed for it before probe_at.",
 )

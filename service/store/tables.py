@@ -112,6 +112,14 @@ outbox = Table(
     Index("outbox_published", "available_at", postgresql_where=text("road = 'published'")),
     Index("outbox_parked", "parked_at", postgresql_where=text("road = 'parked'")),
     Index("outbox_held", "lane", "available_at", postgresql_where=text("road = 'held'")),
+    # And once more by kind, for a relay that may not publish all of them (provider limits).
+    Index(
+        "outbox_by_kind",
+        "kind",
+        "priority",
+        "available_at",
+        postgresql_where=text("road IN ('fresh', 'later', 'published')"),
+    ),
     postgresql_with={
         "fillfactor": "70",
         # Rows live for milliseconds: vacuum by the thousand, not by the fraction of a table that is mostly empty.

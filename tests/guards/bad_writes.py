@@ -29,6 +29,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "orphans": {"provider": "stripe", "provider_ref": "pi_1", "kind": "charge"},
     "outbox": {"kind": "charge", "lane": "charge", "road": "fresh"},
     "journal": {"fact": "accepted", "attempt": 0, "actor": "me"},
+    "buckets": {"account": "stripe test", "costs": {"charge": 2}, "per_second": 1.0, "burst": 2.0, "tokens": 1.0},
+    "circuits": {"provider": "stripe", "kinds": ["charge"]},
 }  # fmt: skip
 """A whole row of each table but `effects`; what points to others is added when it is written."""
 
@@ -168,6 +170,14 @@ OTHERS = {
         lambda h: h.put("orphans", dedupe_hash="h", provider_ref="pi_2"),
         lambda h: h.put("orphans", dedupe_hash="h"),
     ),
+    "buckets_pkey": Bad("an account has two paces, and is asked at both", *reversed(_twice("buckets"))),
+    "buckets_costs": Bad("a bucket of no kind: nobody's pace, and nobody knows", lambda h: h.put("buckets", costs={})),
+    "buckets_rate": Bad("a pace of nothing: its effects wait for ever (I2)", lambda h: h.put("buckets", per_second=0.0)),
+    "buckets_tokens": Bad("more tokens than the bucket holds: a storm", lambda h: h.put("buckets", tokens=float("nan"))),
+    "circuits_pkey": Bad("a provider is away and answers at once", *reversed(_twice("circuits"))),
+    "circuits_kinds": Bad("open, and for no kind", lambda h: h.put("circuits", kinds=[])),
+    "circuits_failures": Bad("fewer failures than none: it never opens", lambda h: h.put("circuits", failures=-1)),
+    "circuits_open": Bad("open without a probe: its effects wait for ever (I2)", lambda h: h.put("circuits", opened_at=_NOW)),
     "orphans_incarnation_fkey": Bad("found in a life that never was", lambda h: h.put("orphans", incarnation=99)),
 }  # fmt: skip
 BAD = {**EFFECTS, **OTHERS}
@@ -179,6 +189,7 @@ QUICK_ONLY = {
     "effects_settled": "an audit finds its window",
     "inbox_open": "what nobody has looked at is found",
     "inbox_received": "old events are found",
+    "outbox_by_kind": "a relay that may not take all kinds finds what it may",
     "outbox_fresh": "a relay takes fresh rows by priority",
     "outbox_later": "a relay takes what comes due again",
     "outbox_parked": "people see what is parked",
