@@ -63,11 +63,10 @@ class Executor:
     def __init__(self, settings: Settings, *, actor: str) -> None:
         self._limits = Limits(settings.lease, settings.attempt_budget, settings.age_limit)
         self._deadline = settings.provider_deadline
-        self._slots = settings.slots
         self._actor = actor
         self._sentry = Sentry(settings)
         self._gate = Gate(settings)
-        self._room = Room(2 * settings.slots)
+        self._room = Room(2 * settings.slots, at_once=settings.slots)
         self._threads = ThreadPoolExecutor(settings.slots, thread_name_prefix="effect")
         self._settle = Combiner(self._settle_batch, self._room.crowded)
         self._record = Combiner(self._record_batch, self._room.crowded)
@@ -80,7 +79,7 @@ class Executor:
         running: list[Future[State | None]] = []
         try:
             provider = kind.provider()  # before anything is claimed: without one there is nothing to attempt
-            for some in self._gate.admitted(provider.name, kind.name, ids, self._slots):
+            for some in self._gate.admitted(provider.name, kind.name, ids, self._room):
                 running += self._start(kind, provider, some, task_id)
             if len(running) < len(ids):
                 _tell_of_strangers(ids)
@@ -96,11 +95,10 @@ class Executor:
     def _start(
         self, kind: Kind, provider: Provider, ids: Sequence[str], task_id: str | None
     ) -> list[Future[State | None]]:
-        """Claim what is due and free, and hand it to the threads.
+        """Claim what is due and free of `ids`, which have their places, and hand it to the threads.
 
         Raises DependencyUnavailable or Quarantined, nothing claimed.
         """
-        self._room.enter(len(ids))
         claimed: list[Attempt] = []
         try:
             claimed_at, claimed = self._claim(kind, ids)
@@ -240,7 +238,8 @@ def _perform(provider: Provider, attempt: Attempt, hold: Hold) -> Outcome:
 class Room:
     """Counts claimed, unfinished effects, so that a process never claims more than it can start within the lease."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, at_once: int = 1) -> None:
+        self.at_once = at_once  # of one message
         self._size = size
         self._free = size
         self._changed = threading.Condition()

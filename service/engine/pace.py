@@ -9,9 +9,11 @@ needed for any promise: without its tables effects flow, and the provider's own 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from random import random
 from time import monotonic, sleep
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import structlog
@@ -68,6 +70,30 @@ def _bucket(account: str, costs: dict[str, int], chosen: float | None, usual: fl
     return Bucket(account, costs, rate * (1 - BURST_SHARE), max(rate * BURST_SHARE, float(max(costs.values()))))
 
 
+class Room(Protocol):
+    """The places of a worker process, `at_once` for one message."""
+
+    @property
+    def at_once(self) -> int:
+        """The most that one message may take together."""
+
+    def enter(self, count: int) -> None:
+        """Wait until there is room for `count`."""
+
+    def leave(self, count: int) -> None:
+        """Make room for `count` others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """What may begin now. `last`: the rest of the message may not; else it may ask again after `wait_seconds`."""
+
+    ids: Sequence[str]
+    wait_seconds: float = 0.0
+    last: bool = False
+    why: str = ""
+
+
 class Gate:
     """A worker's: which of a message's effects may be claimed, and when. One per process; safe to call from threads."""
 
@@ -77,27 +103,39 @@ class Gate:
         self._quietly = Quietly()
         self._buckets: dict[str, Bucket | None] = {}
 
-    def admitted(self, provider: str, kind: str, ids: Sequence[str], at_once: int) -> Iterator[Sequence[str]]:
-        """The ids that may be claimed, in batches as they may; the others come due again, later."""
+    def admitted(self, provider: str, kind: str, ids: Sequence[str], room: Room) -> Iterator[Sequence[str]]:
+        """The ids that may be claimed, in batches as they may, their places taken; the others come due again, later.
+
+        Nobody holds a place while he waits for tokens, nor tokens while he waits for a place.
+        """
         waiting, until = list(ids), monotonic() + PATIENCE_SECONDS
         while waiting:
-            way = self._breaker.way(provider, kind)
-            if not way.open:
-                if way.probe:
-                    first, *waiting = waiting
-                    self._breaker.probes(first)
-                    yield [first]
-                self._put_off(waiting, PUT_OFF_SECONDS, way.why)
+            some = waiting[: room.at_once]
+            room.enter(len(some))
+            begin = Begin(())
+            try:
+                begin = self._begin(provider, kind, some)
+            finally:
+                room.leave(len(some) - len(begin.ids))
+            waiting = waiting[len(begin.ids) :]
+            if begin.ids:
+                yield begin.ids
+            if begin.last or (not begin.ids and monotonic() + begin.wait_seconds > until):
+                self._put_off(waiting, max(begin.wait_seconds, PUT_OFF_SECONDS), begin.why)
                 return
-            grant = self._grant(provider, kind, min(len(waiting), at_once))
-            if grant.effects:
-                now, waiting = waiting[: grant.effects], waiting[grant.effects :]
-                yield now
-            elif monotonic() + grant.wait_seconds > until:
-                self._put_off(waiting, max(grant.wait_seconds, PUT_OFF_SECONDS), f"the pace of {provider}")
-                return
-            else:
-                sleep(grant.wait_seconds * (1 + random()))  # noqa: S311 - jitter: those who wait ask one after another
+            if not begin.ids:
+                # Jitter, so that those who wait ask one after another.
+                sleep(begin.wait_seconds * (1 + random()))  # noqa: S311 - no secret
+
+    def _begin(self, provider: str, kind: str, ids: Sequence[str]) -> Begin:
+        way = self._breaker.way(provider, kind)
+        if way.open:
+            grant = self._grant(provider, kind, len(ids))
+            return Begin(ids[: grant.effects], grant.wait_seconds, why=f"the pace of {provider}")
+        if not way.probe:
+            return Begin((), last=True, why=way.why)
+        self._breaker.probes(ids[0])
+        return Begin(ids[:1], last=True, why=way.why)
 
     def unclaimed(self, provider: str, kind: str, ids: Sequence[str]) -> None:
         """These were admitted and are settled, or somebody else's: their tokens are for others."""
