@@ -31,6 +31,10 @@ create table operations (
     per_second double precision,
     canary bigint not null default 0,
     failures_max bigint,
+    -- Since when, and after how many, the pace is counted: anew after a pause and after a time without relays.
+    paced_at timestamptz,
+    paced_from bigint not null default 0,
+    beat_at timestamptz,
     paused_at timestamptz,
     stop_reason text,
     finished_at timestamptz,
@@ -120,6 +124,7 @@ comment on table lanes is 'A lane that somebody has paused: what is due there is
 comment on table actions is 'One write of a person or key that concerns no single effect: the operators'' log, append-only.';
 comment on column outbox.road is 'fresh, later, published, parked or held: which index holds the row';
 comment on column operations.per_second is 'pace; NULL is as fast as the window allows';
+comment on column operations.beat_at is 'when a relay last looked after it';
 comment on column operations.canary is 'so many first effects must succeed before the others begin';
 """
 

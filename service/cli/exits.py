@@ -11,6 +11,7 @@ from service.core.errors import (
     DependencyUnavailable,
     EffectNotFound,
     NotExactlyOnce,
+    OperationNotFound,
     SettingsError,
     ValidationError,
 )
@@ -33,6 +34,7 @@ MEANINGS = (
 _CODES: tuple[tuple[type[CounterfoilError], int], ...] = (
     (DedupeConflict, REFUSED),
     (EffectNotFound, NOTHING_MATCHED),
+    (OperationNotFound, NOTHING_MATCHED),
     (DependencyUnavailable, UNREACHABLE),
     (ValidationError, USAGE),
     (NotExactlyOnce, USAGE),

@@ -62,6 +62,12 @@ class EffectNotFound(CounterfoilError, LookupError):
     code = "effect_not_found"
 
 
+class OperationNotFound(CounterfoilError, LookupError):
+    """There is no operation with this id for this tenant."""
+
+    code = "operation_not_found"
+
+
 class SettingsError(CounterfoilError):
     """A setting is missing, malformed or contradicts another one."""
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from service.core.errors import ValidationError
 
-
 DEPTH_MAX = 20  # levels of lists and objects; our requests have two, and a walk must end before Python's stack does
 
 

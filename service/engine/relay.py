@@ -19,11 +19,12 @@ import structlog
 
 from service.broker.messages import Message
 from service.core.errors import DependencyUnavailable
+from service.engine import drive
 from service.engine.outage import patiently, went_away
 from service.engine.pace import Meter
 from service.engine.quarantine import Sentry
 from service.settings import Settings
-from service.store import bell, outbox
+from service.store import bell, lanes, outbox
 from service.store.database import statement
 
 BATCH_MAX = 500  # rows taken at once: one commit and one pipelined publish carry them
@@ -31,6 +32,7 @@ MESSAGE_EFFECTS_MAX = 32  # effects in one message: what makes Celery cheap, sma
 # A busy relay lets rows gather for this long; it more than doubles throughput and costs a quiet system nothing.
 GATHER_SECONDS = 0.01
 QUIET_SECONDS = 0.05  # only a relay that has heard nothing for this long asks when the next row comes due
+DRIVE_SECONDS = 0.25  # how soon an operation goes on, and how old the knowledge of paused lanes may be
 COUNT_SECONDS = 0.25  # how old the count of rows in flight may be
 AGAIN_SECONDS = 0.1  # between a lost connection and the next look: a restart takes longer, a cut wire does not
 PUT_BACK_SECONDS = 1.0  # rows whose publishing failed come due again; the relay itself waits for the broker first
@@ -73,6 +75,9 @@ class Relay:
         self._room = 0
         self._counted_at = 0.0
         self._took_at = 0.0
+        self._drove_at = float("-inf")
+        self._driving = False
+        self._paused: frozenset[str] = frozenset()
 
     def stop(self) -> None:
         """Finish the batch at hand, then leave `run`."""
@@ -125,21 +130,42 @@ class Relay:
             return self._settings.poll
         with statement() as connection:
             due = outbox.seconds_until_due(connection)
-        return self._settings.poll if due is None else min(max(due, 0.0), self._settings.poll)
+        longest = min(self._settings.poll, DRIVE_SECONDS) if self._driving else self._settings.poll
+        return longest if due is None else min(max(due, 0.0), longest)
 
     def _take(self) -> tuple[list[outbox.Due], list[str], bool]:
         if self._sentry.quarantined():
             return [], [], False
+        self._drive()
         batch = min(BATCH_MAX, self._room_left())
         if batch <= 0:
             return [], [], True
-        due = self._meter.take(batch, self._settings.redelivery)
-        lost = self._lease_out([row.effect_id for row in due if row.again])
+        taken = self._meter.take(batch, self._settings.redelivery)
+        lost = self._lease_out([row.effect_id for row in taken if row.again])
+        due = self._not_paused(taken)
         self._took_at = monotonic()
         self._room -= len(due)
         if lost:
             log.warning("leases_lost", count=len(lost))
-        return due, lost, len(due) == batch
+        return due, lost, len(taken) == batch
+
+    def _drive(self) -> None:
+        """Operations and lanes are looked after now and then; what that makes due is taken in the same round."""
+        if monotonic() < self._drove_at + DRIVE_SECONDS:
+            return
+        self._driving = bool(drive.run_once().operations)
+        with statement() as connection:
+            self._paused = frozenset(lanes.paused(connection))
+            lanes.release(connection)
+        self._drove_at = monotonic()
+
+    def _not_paused(self, taken: list[outbox.Due]) -> list[outbox.Due]:
+        held = [row.effect_id for row in taken if row.lane in self._paused]
+        if not held:
+            return taken
+        with statement() as connection:
+            lanes.put_aside(connection, held)
+        return [row for row in taken if row.lane not in self._paused]
 
     def _lease_out(self, again: Sequence[str]) -> list[str]:
         if not again:

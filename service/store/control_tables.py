@@ -4,6 +4,7 @@ operations  one verb upon many effects, frozen as a plan, driven by the relay; o
 group_notes what people wrote about a group of failures; lanes: those that somebody has paused
 actions     one write that concerns no single effect: the operators' log (what concerns one stands in the journal)
 api_keys    one key of one tenant
+purges      how far old requests are purged; kept_requests: those that were passed by
 buckets     a provider account's tokens; circuits: providers that fail again and again
 """
 
@@ -61,6 +62,9 @@ operations = Table(
         comment="so many first effects must succeed before the others begin",
     ),
     Column("failures_max", BigInteger),
+    Column("paced_at", _TIME),
+    Column("paced_from", BigInteger, nullable=False, server_default=text("0")),
+    Column("beat_at", _TIME, comment="when a relay last looked after it"),
     Column("paused_at", _TIME),
     Column("stop_reason", Text),
     Column("finished_at", _TIME),
@@ -185,4 +189,24 @@ circuits = Table(
     ),
     Column("last_error", Text),
     comment="A provider that fails again and again: nothing is claimed for it before probe_at.",
+)
+
+purges = Table(
+    "purges",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("until", _TIME, nullable=False),
+    Column("done", BigInteger, nullable=False, server_default=text("0")),
+    Column("at", _TIME, nullable=False, server_default=_CLOCK),
+    comment="How far old requests are purged: what was settled before is, or stands in kept_requests.",
+)
+
+kept_requests = Table(
+    "kept_requests",
+    metadata,
+    # No foreign key, as in the journal: effects are never deleted.
+    Column("effect_id", Uuid, primary_key=True),
+    Column("why", Text, nullable=False),
+    Column("at", _TIME, nullable=False, server_default=_CLOCK),
+    comment="A request that is old enough to be purged and may still be needed.",
 )
