@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
-from service.api import accepting, batch, effects, health, openapi, problems, webhooks
+from service.api import accepting, batch, effects, health, openapi, operations, outbox, problems, webhooks
 from service.api.admission import Admission
 from service.api.arrival import Arrival
 from service.api.manners import well_mannered
@@ -44,8 +44,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.draining = False
     app.state.waiters = 0
-    for router in (accepting.router, batch.router, effects.router, health.router, webhooks.router):
-        app.include_router(router)
+    for door in (accepting, batch, effects, operations, outbox, health, webhooks):
+        app.include_router(door.router)
     app.add_api_route("/problems/{code}", _problem_page, include_in_schema=False)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(CounterfoilError, _error)
@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Methods)
     app.add_middleware(Admission)
     app.add_middleware(Arrival)
-    openapi.complete(app)
+    openapi.complete(app, keys=getattr(settings, "api_auth", "loopback") == "keys")
     return app
 
 

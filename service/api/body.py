@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
 from fastapi import Request
+from pydantic import BaseModel
+from pydantic import ValidationError as PydanticError
 from starlette.requests import ClientDisconnect
 
 from service.api.problem_types import TYPES
 from service.api.problems import Problem, of_status
 from service.core.card import refuse_card_numbers
 from service.core.errors import ValidationError
+from tasks.rules import sentence
+
+M = TypeVar("M", bound=BaseModel)
 
 BYTES_MAX = 512 * 1024  # a letter's text and html at their limits and some room; far below what parsing would hurt
 DEPTH_MAX = 8  # a charge is two levels deep
@@ -37,6 +42,16 @@ async def json_object(request: Request, *, bytes_max: int = BYTES_MAX, depth_max
     if len(raw) > _IN_A_THREAD_BYTES:
         return await run_sync(partial(parse, raw, depth_max=depth_max))
     return parse(raw, depth_max=depth_max)
+
+
+async def model(request: Request, kind: type[M], *, optional: bool = False) -> M:
+    """The body as one of our models. `optional`: none at all is an empty one. Raises Problem, ValidationError."""
+    given = not optional or request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    body = await json_object(request) if given else {}
+    try:
+        return kind.model_validate(body)
+    except PydanticError as error:
+        raise sentence(error) from None
 
 
 async def read(request: Request, *, bytes_max: int = BYTES_MAX) -> bytes:

@@ -31,6 +31,8 @@ def seal(place: str, of: Mapping[str, Any]) -> str:
 
 def unseal(cursor: str, of: Mapping[str, Any]) -> str:
     """The place in this very list. Raises Problem."""
+    if len(cursor) > LENGTH_MAX:
+        raise _refused()
     try:
         raw = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         place = raw[_MARK_BYTES:].decode("ascii")

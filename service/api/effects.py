@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import AfterValidator
 
 from service.api import cursor, openapi
 from service.api.access import Caller, require
+from service.api.moment import Moment
 from service.api.problem_types import TYPES
 from service.api.problems import Problem
 from service.api.submission import TASKS
@@ -26,22 +26,6 @@ ROUTE = "/v1/effects"
 router = APIRouter(prefix=ROUTE, tags=["effects"])
 
 _KEY = r"^[!-~]{1,255}$"
-_SINCE, _UNTIL = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-
-
-def _moment(value: datetime) -> datetime:
-    if value.tzinfo is None:
-        raise ValueError("needs a time zone, like 2026-12-01T09:00:00Z")
-    if not _SINCE <= value < _UNTIL:
-        raise ValueError("must lie in the years 2000 to 2199")
-    return value
-
-
-Moment = Annotated[
-    datetime,
-    AfterValidator(_moment),
-    Query(description="RFC 3339, with a time zone", examples=["2026-12-01T09:00:00Z"]),
-]
 Reader = Annotated[Caller, Depends(require("effects:read"))]
 Id = Annotated[
     str, Path(max_length=64, description="the effect's id", examples=["019a2f6e-0000-7000-8000-000000000017"])
@@ -83,17 +67,18 @@ def list_effects(  # noqa: PLR0917 - each is a query parameter, by name
     kind: Annotated[str | None, Query(json_schema_extra=openapi.enum(list(TASKS)))] = None,
     key: Annotated[str | None, Query(pattern=_KEY, description="the dedupe key")] = None,
     key_prefix: Annotated[
-        str | None, Query(pattern=_KEY, description="how the key begins; needs `kind`, and orders by key")
+        str | None, Query(pattern=_KEY, description="how the key begins; orders by kind and key")
     ] = None,
     ref: Annotated[
         str | None, Query(pattern=r"^[!-~]{1,255}$", description="the provider's id", examples=["pi_3"])
     ] = None,
     caused_by: Annotated[uuid.UUID | None, Query(description="the effect whose success asked for it")] = None,
     concerns: Annotated[uuid.UUID | None, Query(description="the charge it acts upon")] = None,
-    created_since: Moment | None = None,
+    created_since: Annotated[Moment | None, Query(examples=["2026-12-01T09:00:00Z"])] = None,
     created_until: Annotated[Moment | None, Query(description="before this moment")] = None,
-    cursor_: Annotated[
-        str | None, Query(alias="cursor", max_length=cursor.LENGTH_MAX, description="from `next` of the page before")
+    after: Annotated[
+        str | None,
+        Query(alias="cursor", description="from `next` of the page before", json_schema_extra={"format": "cursor"}),
     ] = None,
     limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
 ) -> Page:
@@ -103,8 +88,6 @@ def list_effects(  # noqa: PLR0917 - each is a query parameter, by name
     """
     if kind is not None and kind not in TASKS:
         raise Problem("invalid_request", f"kind must be one of {', '.join(TASKS)}", field="kind")
-    if key_prefix is not None and kind is None:
-        raise Problem("invalid_request", "key_prefix needs kind: keys are kept by kind", field="key_prefix")
     filters = Filters(
         caller.tenant,
         kind=kind,
@@ -117,7 +100,7 @@ def list_effects(  # noqa: PLR0917 - each is a query parameter, by name
         created_since=created_since,
         created_until=created_until,
     )
-    return _page(response, filters, cursor_, limit)
+    return _page(response, filters, after, limit)
 
 
 def _page(response: Response, filters: Filters, given: str | None, limit: int) -> Page:

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
+from service import settings
 from service.api import headers
 from service.api.problem_types import TYPES
 from service.api.problems import MEDIA_TYPE, ProblemDocument
@@ -90,6 +92,11 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _problem(status) for status in sorted({*_ALWAYS, *statuses})}
 
 
+def shown(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route answers that shows something: it, or a problem."""
+    return {200: {"headers": ANSWER_HEADERS}, **problems(*statuses)}
+
+
 def _problem(status: int) -> dict[str, Any]:
     codes = [code for code, kind in TYPES.items() if kind.status == status]
     retry = _RETRY_AFTER if status in (429, 503) else {}
@@ -147,11 +154,24 @@ def body(schema: Mapping[str, Any], examples: Mapping[str, Mapping[str, Any]]) -
     return {"required": True, "content": {"application/json": {"schema": dict(schema), "examples": dict(examples)}}}
 
 
+def schema_of(kind: type[BaseModel]) -> dict[str, Any]:
+    """The schema of a body that is read as this model, with nothing to point at."""
+    found = kind.model_json_schema()
+    inner = found.pop("$defs", {})
+    for name, schema in found.get("properties", {}).items():
+        if "$ref" in schema:
+            found["properties"][name] = inner[schema["$ref"].rpartition("/")[2]]
+    return found
+
+
 def components() -> dict[str, Any]:
     """The schemas that references point at, beyond those that the framework finds."""
     made = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
     inner: Mapping[str, Any] = made.pop("$defs", {})
-    return {"Problem": made, **inner, "Options": Options.model_json_schema()}
+    options = Options.model_json_schema()
+    # Which lanes there are is this installation's choice.
+    options["properties"]["queue"]["anyOf"] = [enum(settings.load().lane_names), {"type": "null"}]
+    return {"Problem": made, **inner, "Options": options}
 
 
 def headers_of(*names: str) -> dict[str, Any]:
@@ -164,9 +184,13 @@ def enum(values: Sequence[str]) -> dict[str, Any]:
     return {"type": "string", "enum": list(values)}
 
 
-def complete(app: FastAPI) -> None:
-    """Add to the document what the framework cannot know: who may call, and the schemas that we point at."""
+def complete(app: FastAPI, *, keys: bool) -> None:
+    """Add to the document what the framework cannot know: who may call, and the schemas that we point at.
+
+    `keys`: this process asks for one.
+    """
     made = app.openapi
+    security: list[dict[str, list[str]]] = [{"key": []}] if keys else [{}, {"key": []}]
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -177,16 +201,16 @@ def complete(app: FastAPI) -> None:
             parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": _KEY_ABOUT}}
             for path, methods in schema["paths"].items():
                 for operation in methods.values():
-                    _finish(path, operation)
+                    _finish(path, operation, security)
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way (Extending OpenAPI)
 
 
-def _finish(path: str, operation: dict[str, Any]) -> None:
+def _finish(path: str, operation: dict[str, Any], security: list[dict[str, list[str]]]) -> None:
     if path.startswith("/v1/") and not path.startswith("/v1/webhooks"):
-        operation["security"] = [{"key": []}]
+        operation["security"] = security
     # The framework's own 422 for parameters is a 400 of ours.
     if "HTTPValidationError" in str(operation["responses"].get("422", "")):
         del operation["responses"]["422"]

@@ -6,15 +6,14 @@ key names: a repeat with other options finds the first effect as it is.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic import ValidationError as PydanticError
 
 from service.api.access import Caller
+from service.api.moment import Moment
 from service.api.problems import Problem
 from service.core.effect import Order
 from service.core.errors import ValidationError
@@ -33,24 +32,22 @@ SCOPES: Mapping[str, str] = {
 """What a key must be allowed to do to ask for an effect of a kind."""
 
 COUNTDOWN_SECONDS_MAX = 366 * 86400
-# RFC 3339 in the years 2000 to 2199, always with a time zone: a moment without one is another moment elsewhere.
-_MOMENT = (
-    r"^2[01][0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
-    r"(\.[0-9]{1,6})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
-)
-_IS_MOMENT = re.compile(_MOMENT)
 
 
 class Options(BaseModel):
     """When and where an effect is carried out. All may be left out; `eta` and `countdown` exclude each other."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "anyOf": [{"properties": {"eta": {"type": "null"}}}, {"properties": {"countdown": {"type": "null"}}}]
+        },
+    )
 
-    eta: Annotated[str, Field(pattern=_MOMENT)] | None = Field(
-        None,
-        description="not before this moment (RFC 3339, with a time zone)",
-        examples=["2026-12-01T09:00:00Z"],
-        json_schema_extra={"format": "date-time"},
+    eta: Moment | None = Field(
+        None, description="not before this moment (RFC 3339, with a time zone)", examples=["2026-12-01T09:00:00Z"]
     )
     countdown: Annotated[float, Field(ge=0, le=COUNTDOWN_SECONDS_MAX, allow_inf_nan=False)] | None = Field(
         None, description="not before so many seconds from now, by the database's clock"
@@ -66,10 +63,6 @@ class Options(BaseModel):
             raise ValueError("options: send eta or countdown, not both")
         return self
 
-    def keywords(self) -> dict[str, Any]:
-        """As `apply_async` takes them. Raises ValidationError."""
-        return {"eta": _moment(self.eta), "countdown": self.countdown, "priority": self.priority, "queue": self.queue}
-
 
 def order_of(task: EffectTask, request: Any, options: Any, *, key: str, caller: Caller) -> Order:
     """A checked order of this caller. Raises ValidationError for what is wrong with it by itself."""
@@ -77,7 +70,7 @@ def order_of(task: EffectTask, request: Any, options: Any, *, key: str, caller: 
         chosen = Options.model_validate({} if options is None else options)
     except PydanticError as error:
         raise _of_options(sentence(error)) from None
-    return task.order(None, request, dedupe_key=key, tenant=caller.tenant, **chosen.keywords())
+    return task.order(None, request, dedupe_key=key, tenant=caller.tenant, **chosen.model_dump())
 
 
 def check_scope(caller: Caller, kind: str) -> None:
@@ -94,17 +87,3 @@ def _of_options(error: ValidationError) -> ValidationError:
     told = ValidationError(f"{field}: {error.message.partition(': ')[2] or error.message}", field=field)
     told.found = tuple((f"options.{name}", text) for name, text in error.found)
     return told
-
-
-def _moment(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        return datetime.fromisoformat(text.upper())
-    except ValueError:  # the 31st of a month that has thirty
-        raise ValidationError("options.eta: there is no such day", field="options.eta") from None
-
-
-def is_moment(text: str) -> bool:
-    """Whether a text is a moment as `eta` takes it."""
-    return bool(_IS_MOMENT.match(text))

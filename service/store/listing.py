@@ -61,7 +61,7 @@ class TooWide(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which effects; None is any. `key_prefix` needs `kind`."""
+    """Which effects; None is any."""
 
     tenant: str
     kind: str | None = None
@@ -98,7 +98,7 @@ def page(filters: Filters, *, after: str | None, limit: int) -> list[dict[str, A
 
 def place(filters: Filters, row: Mapping[str, Any]) -> str:
     """Where a row stands in its list."""
-    return str(row["dedupe_key" if filters.key_prefix is not None else "id"])
+    return f"{row['kind']} {row['dedupe_key']}" if filters.key_prefix is not None else str(row["id"])
 
 
 def _query(connection: Connection, filters: Filters, after: str | None) -> tuple[str, dict[str, Any]]:
@@ -112,17 +112,19 @@ def _query(connection: Connection, filters: Filters, after: str | None) -> tuple
             values[f"id_{name}"] = _id_at(moment + slack)
             where.append(f"e.id {sign} cast(:id_{name} as uuid)")
     if filters.key_prefix is not None:
-        order = "e.dedupe_key"
+        order = "e.kind, e.dedupe_key"
         if connection.execute(_BYTEWISE).scalar_one():
             # Elsewhere keys of one prefix need not stand together; there the walk ends with the kind.
             where.append("e.dedupe_key < :key_end")
             values["key_end"] = filters.key_prefix + _KEY_END
-        where += ["e.dedupe_key > :after"] if after else []
+        if after:
+            where.append("(e.kind, e.dedupe_key) > (:after_kind, :after_key)")
+            values["after_kind"], _, values["after_key"] = after.partition(" ")
     else:
         order = "e.id desc"
-        where += ["e.id < cast(:after as uuid)"] if after else []
-    if after:
-        values["after"] = after
+        if after:
+            where.append("e.id < cast(:after as uuid)")
+            values["after"] = after
     source = _UNSETTLED if filters.state and filters.state not in FINAL else _LEDGER
     return f"{source} where {' and '.join(where)} order by {order} limit :limit", values
 

@@ -194,12 +194,12 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def served(database_url: str) -> Iterator[Door]:
-    """The API in a process of its own, listening, with its database behind a wire."""
+def served(database_url: str, **settings: str) -> Iterator[Door]:
+    """The API in a process of its own, listening, with its database behind a wire; `settings` beside the usual."""
     wire = Wire(database_url)
     process = subprocess.Popen(
         [sys.executable, "-m", "service", "api", "--port", "0"],
-        env=environment(database_url=wire.url, log_format="json"),
+        env=environment(**{"database_url": wire.url, "log_format": "json", **settings}),
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
