@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from service import settings
 from service.core.errors import SetupError
-from service.store import incarnation
+from service.store import incarnation, journal
 from service.store.database import reachable, statement
 from service.store.watermark import Watermark
 
@@ -45,11 +45,12 @@ def database_head(connection: Connection) -> str | None:
 
 
 def upgrade() -> None:
-    """Bring the database to the code's head and begin its first life; two at once take turns.
+    """Bring the database to the code's head, make the journal's next months, begin its first life; two take turns.
 
     Raises DependencyUnavailable.
     """
     with reachable():
         command.upgrade(_config(), "head")
     with statement() as connection:
+        journal.make_months(connection)
         incarnation.begin(connection, Watermark(settings.load().state_dir).peek(), actor="db upgrade")

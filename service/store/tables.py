@@ -84,10 +84,21 @@ effects = Table(
     ),
     Index("effects_caused_by", "caused_by", postgresql_where=text("caused_by IS NOT NULL")),
     Index("effects_concerns", "concerns", postgresql_where=text("concerns IS NOT NULL")),
+    # For one tenant's lists, newest first.
+    Index("effects_tenant", "tenant", "id"),
     # By blocks, for an audit's window: unlike the others it does not forbid heap-only updates (Postgres 16 and newer).
     Index("effects_settled", "settled_at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
     # `state` stands in no index on purpose: an indexed column that changes forbids heap-only updates.
-    postgresql_with={"fillfactor": "70"},
+    postgresql_with={
+        "fillfactor": "70",
+        # Inserted all the time: vacuumed by the ten thousand, not by the fifth of a ledger that keeps everything.
+        "autovacuum_vacuum_scale_factor": "0.01",
+        "autovacuum_vacuum_threshold": "10000",
+        "autovacuum_vacuum_insert_scale_factor": "0.01",
+        "autovacuum_vacuum_insert_threshold": "10000",
+        "autovacuum_analyze_scale_factor": "0.02",
+        "autovacuum_analyze_threshold": "10000",
+    },
     comment="One thing to be done once: the permanent record, and the tombstone of its dedupe key.",
 )
 
@@ -136,14 +147,22 @@ journal = Table(
     "journal",
     metadata,
     # No foreign key: each fact is written in one statement with its effect, which is never deleted; a key would
-    # lock that effect's row once more for every fact.
+    # lock that effect's row once more for every fact. The key must contain what the table is partitioned by; the
+    # numbers come from a sequence, since an identity cannot be partitioned before Postgres 17.
     Column("effect_id", Uuid, primary_key=True),
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("at", _TIME, nullable=False, server_default=text("clock_timestamp()")),
+    Column(
+        "id",
+        BigInteger,
+        primary_key=True,
+        autoincrement=False,
+        server_default=text("nextval('journal_id_seq'::regclass)"),
+    ),
+    Column("at", _TIME, primary_key=True, server_default=text("clock_timestamp()")),
     Column("fact", Text, nullable=False),
     Column("attempt", BigInteger, nullable=False),
     Column("actor", Text, nullable=False, comment="who wrote it: a process or a person"),
     Column("evidence", JSONB, nullable=False, server_default=_EMPTY, comment="status, request id, code; no payload"),
+    postgresql_partition_by="RANGE (at)",
     comment="One fact about an effect, append-only: a trigger refuses UPDATE, DELETE and TRUNCATE.",
 )
 

@@ -29,6 +29,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "orphans": {"provider": "stripe", "provider_ref": "pi_1", "kind": "charge"},
     "outbox": {"kind": "charge", "lane": "charge", "road": "fresh"},
     "journal": {"fact": "accepted", "attempt": 0, "actor": "me"},
+    "purges": {"subject": "requests", "until": _NOW},
+    "kept_requests": {"effect_id": order().id, "why": "break"},
     "buckets": {"account": "stripe test", "costs": {"charge": 2}, "per_second": 1.0, "burst": 2.0, "tokens": 1.0},
     "circuits": {"provider": "stripe", "kinds": ["charge"]},
 }  # fmt: skip
@@ -118,6 +120,24 @@ EFFECTS = {
     "trigger effects_monotonic": Bad("a fencing token comes back: a zombie owns the effect (I9)", _change(attempt=2), lambda h: h.effect("unknown", attempt=3)),
     "trigger effects_transition": Bad("a parked effect is sent without a person (I8)", _change(state="executing", lease_until="now"), lambda h: h.effect("parked")),
 }  # fmt: skip
+
+
+def _each_month(hand: Hand) -> None:
+    """Truncate one partition after the other; refused when all of them refuse."""
+    months = hand.connection.execute("select inhrelid::regclass::text from pg_inherits where inhparent = 'journal'::regclass")
+    refused: Exception | None = None
+    for (name,) in months.fetchall():
+        try:
+            with hand.connection.transaction():
+                hand.do(f"truncate {name}")
+        except psycopg.errors.IntegrityConstraintViolation as error:
+            refused = error
+        else:
+            return
+    assert refused
+    raise refused
+
+
 OTHERS = {
     "outbox_pkey": Bad("one effect is delivered by two rows (I7)", lambda h: h.duty(_ID), lambda h: (h.effect(id=_ID), h.duty(_ID))),
     "outbox_road": Bad("a row that no relay looks for (I2)", lambda h: h.put("outbox", road="elsewhere")),
@@ -127,13 +147,13 @@ OTHERS = {
     "outbox_effect_id_fkey": Bad("a duty for no effect (I7)", lambda h: h.put("outbox", effect_id=_STRANGER)),
     "journal_pkey": Bad(
         "two facts of one number: their order is lost (I8)",
-        lambda h: h.do(f"insert into journal (effect_id, id, fact, attempt, actor) overriding system value values ('{_ID}', 1, 'accepted', 0, 'me')"),
-        lambda h: h.do(f"insert into journal (effect_id, id, fact, attempt, actor) overriding system value values ('{_ID}', 1, 'accepted', 0, 'me')"),
+        lambda h: h.do(f"insert into journal (effect_id, id, at, fact, attempt, actor) values ('{_ID}', 1, '2026-01-01', 'accepted', 0, 'me')"),
+        lambda h: h.do(f"insert into journal (effect_id, id, at, fact, attempt, actor) values ('{_ID}', 1, '2026-01-01', 'accepted', 0, 'me')"),
     ),
     "journal_fact": Bad("a fact that explains nothing (I8)", lambda h: h.put("journal", fact="guessed")),
     "journal_attempt": Bad("a fact of an attempt that cannot be (I8)", lambda h: h.put("journal", attempt=-1)),
     "trigger journal_append_only": Bad("a fact is rewritten (I8)", lambda h: h.do("update journal set actor = 'you'"), lambda h: h.put("journal")),
-    "trigger journal_keep": Bad("all facts are gone (I8)", lambda h: h.do("truncate journal"), lambda h: h.put("journal")),
+    "trigger journal_keep": Bad("a month of facts is gone (I8)", lambda h: _each_month(h), lambda h: h.put("journal")),
     "inbox_pkey": Bad("one event is looked at twice as often as it came", *reversed(_twice("inbox"))),
     "inbox_tries": Bad("fewer tries than none", lambda h: h.put("inbox", tries=-1)),
     "inbox_result": Bad("processed, and nobody knows with what result", lambda h: h.put("inbox", processed_at=_NOW)),
@@ -178,6 +198,11 @@ OTHERS = {
     "circuits_kinds": Bad("open, and for no kind", lambda h: h.put("circuits", kinds=[])),
     "circuits_failures": Bad("fewer failures than none: it never opens", lambda h: h.put("circuits", failures=-1)),
     "circuits_open": Bad("open without a probe: its effects wait for ever (I2)", lambda h: h.put("circuits", opened_at=_NOW)),
+    "purges_pkey": Bad("two purges, each as far as the other is not", *reversed(_twice("purges"))),
+    "purges_subject": Bad("a purge of something that is kept for ever (I1)", lambda h: h.put("purges", subject="keys")),
+    "purges_done": Bad("fewer purged than none", lambda h: h.put("purges", done=-1)),
+    "kept_requests_pkey": Bad("one request is kept for two reasons and let go for one", *reversed(_twice("kept_requests"))),
+    "kept_requests_why": Bad("a request is kept, and nobody knows why", lambda h: h.put("kept_requests", why="perhaps")),
     "orphans_incarnation_fkey": Bad("found in a life that never was", lambda h: h.put("orphans", incarnation=99)),
 }  # fmt: skip
 BAD = {**EFFECTS, **OTHERS}
@@ -186,6 +211,7 @@ QUICK_ONLY = {
     "breaks_effect": "a person looks for the breaks of an effect",
     "effects_caused_by": "the receipt of a charge is found",
     "effects_concerns": "what waits for a charge is woken",
+    "effects_tenant": "a tenant sees its own effects, newest first",
     "effects_settled": "an audit finds its window",
     "inbox_open": "what nobody has looked at is found",
     "inbox_received": "old events are found",

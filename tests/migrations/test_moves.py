@@ -35,7 +35,7 @@ def names(postgres: Server, database: str) -> list[str]:
 
 
 def constraint(postgres: Server, database: str, name: str) -> str:
-    query = "select pg_get_constraintdef(oid) from pg_constraint where conname = %s"
+    query = "select distinct pg_get_constraintdef(oid) from pg_constraint where conname = %s"  # each month has its own
     with psycopg.connect(postgres.url_of(database)) as connection:
         [(text,)] = connection.execute(query, (name,)).fetchall()
     return str(text)
