@@ -18,13 +18,16 @@ OUTAGE_SECONDS = 600.0
 STEP_SECONDS = 8.0
 INTENTS = 18
 # Backoff doubles from two seconds to ten minutes with full jitter: on average some nine tries in ten minutes, and an
-# unlucky effect twice that. A fixed pause of two seconds would be three hundred.
+# unlucky effect twice that. A fixed pause of two seconds would be three hundred. While the circuit is open it is less:
+# one tries for all.
 ATTEMPTS_MEAN_MAX, ATTEMPTS_MAX = 16.0, 40
 QUIET_SECONDS = 0.3
+# When the next one may be tried: it is due, its backoff is over, and so is the wait of its provider's circuit.
 _SOONEST = """
-select extract(epoch from min(greatest(o.available_at, coalesce(e.not_before, o.available_at))) - now())::float8 as due,
+select extract(epoch from min(greatest(o.available_at, e.not_before, c.probe_at)) - now())::float8 as due,
        coalesce(sum((e.state = 'executing')::int), 0) as busy
-from outbox o join effects e on e.id = o.effect_id where o.road <> 'parked'
+from outbox o join effects e on e.id = o.effect_id left join circuits c on o.kind = any(c.kinds)
+where o.road <> 'parked'
 """
 
 
@@ -93,3 +96,4 @@ def _pass(system: System, seconds: float) -> None:
         " order by id for no key update)"
         f" update effects e set not_before = e.not_before - {moved} from open where e.id = open.id"
     )
+    system.sql(f"update circuits set probe_at = probe_at - {moved}, opened_at = opened_at - {moved}")
