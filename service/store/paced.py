@@ -70,12 +70,13 @@ with recursive kinds (kind) as (
 ), taken as (
     update outbox o set road = 'published', deliveries = o.deliveries + 1,
         available_at = now() + make_interval(secs => :redelivery)
-    from due d where o.effect_id = d.effect_id
-    returning o.effect_id, o.kind, o.lane, o.priority, o.deliveries, d.road = 'published' as again
+    -- An array, not a join: one plan serves every batch, and a join's would be made for the whole backlog.
+    where o.effect_id = any(array(select effect_id from due))
+    returning o.effect_id, o.kind, o.lane, o.priority, o.deliveries
 )
-select cast(effect_id as text) as effect_id, kind, lane, deliveries, again,
+select cast(t.effect_id as text) as effect_id, t.kind, t.lane, t.deliveries, d.road = 'published' as again,
        (select set_config('synchronous_commit', 'off', true)) as unsynced -- as in `outbox.take`
-from taken order by priority desc, effect_id
+from taken t join due d on d.effect_id = t.effect_id order by t.priority desc, t.effect_id
 """)
 
 # Not claimed, so not tried: the delivery does not count. What another attempt holds meanwhile is its own business.
