@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -37,8 +38,20 @@ class Settings(BaseSettings):
     state_dir: Path = Path(".counterfoil")
     api_host: str = "127.0.0.1"
     api_port: int = 8000
+    api_auth: Literal["loopback", "keys"] = "loopback"
+    """Who may call the API: whoever reaches this machine's loopback, as the tenant `default`; or who has a key."""
     api_open: bool = False
-    """Let the API, which has no keys yet, listen beyond loopback (behind your own gateway)."""
+    """Let an API that asks for no key listen beyond loopback (behind your own gateway)."""
+    oidc_issuer: str | None = None
+    """Besides API keys, take bearer tokens (JWT) of this issuer: its `iss`, exactly."""
+    oidc_audience: str | None = None
+    oidc_jwks_url: str | None = None
+    """Where its keys are; by default `ISSUER/.well-known/jwks.json`."""
+    oidc_tenant_claim: str = "tenant"
+    oidc_scope_claim: str = "scope"
+    """A text of scopes separated by blanks (RFC 8693) or a list of them."""
+    oidc_algorithms: str = "RS256,ES256"
+    """The signatures that are taken, comma-separated; never one whose key is shared (HS256), never none."""
     lanes: str = "charge,email"
     """Celery queues that exist, comma-separated; a lane that is not listed is refused at accept."""
     log_format: str = "auto"
@@ -69,17 +82,27 @@ class Settings(BaseSettings):
     """Letters a second over all workers; 0 is no limit. By default 5 to Resend and no limit for SMTP."""
     circuit_failures: int = Field(default=10, ge=0)
     """Failures of a provider in a row after which nothing is claimed for it until a probe succeeds; 0 is never."""
+    payload_days: int = Field(default=90, ge=0, le=36_500)
+    """How long after its settlement an effect's request is kept, with addresses and bodies; 0 is for ever. The key and
+    the fingerprint stay in any case."""
+    journal_months: int = Field(default=0, ge=0, le=1200)
+    """How many whole months of the journal are kept before old ones are dropped; 0 is for ever."""
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:
         """Settings that contradict each other are refused at start, not met at 3 a.m."""
         if self.lease < 3 * self.provider_deadline + 1:
             raise ValueError("COUNTERFOIL_LEASE must exceed three provider deadlines by a second (a charge's calls)")
+        if self.payload_days == 1:
+            raise ValueError(
+                "COUNTERFOIL_PAYLOAD_DAYS must be 0 (for ever) or 2 at least: providers keep keys for a day"
+            )
         if self.redelivery <= self.lease:
             raise ValueError("COUNTERFOIL_REDELIVERY must exceed COUNTERFOIL_LEASE, else live attempts are redelivered")
         key = self.stripe_api_key.get_secret_value() if self.stripe_api_key else ""
         if key.startswith(("sk_live_", "rk_live_")) and not self.allow_live:
             raise ValueError("COUNTERFOIL_STRIPE_API_KEY is a live key; set COUNTERFOIL_ALLOW_LIVE=true if you mean it")
+        _check_oidc(self)
         if self.broker_url:
             _check_broker(self.broker_url.get_secret_value())
         if self.database_url and not urlsplit(self.database_url.get_secret_value()).scheme.startswith("postgres"):
@@ -90,6 +113,16 @@ class Settings(BaseSettings):
     def lane_names(self) -> tuple[str, ...]:
         """The lanes as a tuple, in order."""
         return tuple(name.strip() for name in self.lanes.split(",") if name.strip())
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """The signatures of bearer tokens that are taken."""
+        return tuple(name.strip() for name in self.oidc_algorithms.split(",") if name.strip())
+
+    @property
+    def jwks_url(self) -> str:
+        """Where the issuer's keys are."""
+        return self.oidc_jwks_url or f"{(self.oidc_issuer or '').rstrip('/')}/.well-known/jwks.json"
 
     @property
     def stripe_webhook_secrets(self) -> tuple[str, ...]:
@@ -116,6 +149,28 @@ class Settings(BaseSettings):
             f"{name} is not set and no embedded server runs in {self.state_dir}: set it, or run `counterfoil up`",
             field=name,
         )
+
+
+_SIGNATURES = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
+)
+
+
+def _check_oidc(chosen: Settings) -> None:
+    if chosen.oidc_issuer is None:
+        if chosen.oidc_audience or chosen.oidc_jwks_url:
+            raise ValueError("COUNTERFOIL_OIDC_ISSUER is missing beside the other COUNTERFOIL_OIDC_ settings")
+        return
+    if chosen.api_auth != "keys":
+        raise ValueError("COUNTERFOIL_OIDC_ISSUER needs COUNTERFOIL_API_AUTH=keys, else nobody is asked for a token")
+    if not chosen.oidc_audience:
+        # RFC 8725 §3.9: a token that was issued for somebody else must not open this door.
+        raise ValueError("COUNTERFOIL_OIDC_AUDIENCE is missing: the `aud` of tokens that are meant for this API")
+    url = urlsplit(chosen.jwks_url)
+    if url.scheme != "https" and (url.scheme != "http" or url.hostname not in ("127.0.0.1", "::1", "localhost")):
+        raise ValueError("COUNTERFOIL_OIDC_JWKS_URL must start with https:// (http:// towards loopback only)")
+    if not chosen.algorithms or set(chosen.algorithms) - _SIGNATURES:
+        raise ValueError(f"COUNTERFOIL_OIDC_ALGORITHMS must be some of {', '.join(sorted(_SIGNATURES))}")
 
 
 def _check_broker(url: str) -> None:

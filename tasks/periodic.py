@@ -10,8 +10,8 @@ from celery import Task
 from service import settings
 from service.core.errors import DependencyUnavailable, SettingsError, ValidationError
 from service.engine import audit as auditing
-from service.engine import inbox
-from service.store import outbox
+from service.engine import inbox, retention
+from service.store import journal, outbox
 from service.store.database import statement
 from tasks.app import app
 from tasks.effect_task import actor
@@ -21,6 +21,9 @@ WATCH_SECONDS = 60.0
 INBOX_SECONDS = 10.0  # the nudge has done most of it within a second; this is for what no attempt will touch
 AUDIT_SECONDS = 3600.0  # each goes on where the last one ended; what is younger than an hour waits for the next
 LATE_SECONDS = 900.0  # a provider that has refused for this long (a wrong key, an outage) is somebody's business
+
+PRUNE_SECONDS = 600.0  # a little at a time, so that a day's worth of old requests is no event
+PRUNE_RUN_SECONDS = 60.0  # the lane's other tasks wait for no longer
 
 log = structlog.get_logger(__name__)
 
@@ -82,6 +85,18 @@ def audit() -> None:
         log.info("audited", audit=report.audit, effects=report.effects, breaks=report.found)
 
 
+@app.task(name="prune", base=Periodic)
+def prune() -> None:
+    """Make the journal's next months, and let go what is older than the settings say."""
+    with statement() as connection:
+        made = journal.make_months(connection)
+    if made:
+        log.info("journal_months_made", months=made)
+    done = retention.prune(settings.load(), actor=actor(), door="periodic", seconds=PRUNE_RUN_SECONDS)
+    if done.requests or done.events or done.items or done.months:
+        log.info("pruned", requests=done.requests, events=done.events, items=done.items, months=done.months)
+
+
 # Set here and not by a signal: registering a task finalizes the app, and the signal is over before anybody listens.
 app.conf.beat_schedule = {
     "watch": {
@@ -94,6 +109,11 @@ app.conf.beat_schedule = {
         "schedule": INBOX_SECONDS,
         # Late is as good as never: the next run looks at the same rows.
         "options": {"queue": "periodic", "expires": INBOX_SECONDS},
+    },
+    "prune": {
+        "task": prune.name,
+        "schedule": PRUNE_SECONDS,
+        "options": {"queue": "periodic", "expires": PRUNE_SECONDS},
     },
     "audit": {
         "task": audit.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from service.cli import exits, talk
+from service.cli import exits, retention, talk
 from service.cli.exits import examples
 from service.cli.ground import ground
 
@@ -42,6 +42,9 @@ def check(as_json: talk.Json = False) -> None:
             f"the database is at {there or 'nothing'}, this version needs {head}: counterfoil db upgrade", style="red"
         )
     raise typer.Exit(exits.DONE if there == head else exits.ERROR)
+
+
+app.command("prune", epilog=examples(*retention.PRUNE_EXAMPLES))(retention.prune)
 
 
 def _there() -> str | None:

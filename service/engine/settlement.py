@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import assert_never
 
@@ -11,8 +12,11 @@ from service.core.effect import Attempt, Guarantee, Policy
 from service.core.outcome import Absent, Awaiting, Contradiction, Deferred, Failed, Outcome, Succeeded, Unknown
 from service.core.state import State
 from service.store.attempts import Limits, Settlement
+from service.telemetry.scrub import scrub
 
 UNKNOWN_AFTER_SECONDS = 2.0  # before the same key is sent again: a request in progress answers 409 until it is over
+QUOTED_LENGTH_MIN = 4  # shorter ones (a currency, a country) say nothing of anybody and stand in every sentence
+POLICIES = frozenset(Policy)
 NOTHING_TO_SEND = frozenset({"key_expired", "blind_unknown"})
 """Reasons of an Unknown after which nothing may be sent any more: the provider may have forgotten the key, or is blind
 and has had the copies its policy allows. Only a person, or a look-up, can go on."""
@@ -53,7 +57,7 @@ def _settlement(  # noqa: PLR0911 - one case a line of the design
                 provider_ref=ref,
             )
         case Failed(code, message, detail):
-            told = {"code": code, "message": message, **detail}
+            told = {"code": code, "message": _discreet(message, attempt), **detail}
             return write(state=State.FAILED, fact="failed", in_doubt=False, outcome=told, provider=provider)
         case Awaiting(reason, ref, poll, detail):
             return write(
@@ -86,6 +90,22 @@ def _settlement(  # noqa: PLR0911 - one case a line of the design
             return _park(attempt, outcome, reason, in_doubt=True)
         case _:
             assert_never(outcome)
+
+
+def _discreet(message: str, attempt: Attempt) -> str:
+    """A refusal without what it quotes of the request: an outcome is kept for ever, a request goes (ADR 20)."""
+    said = scrub(message)
+    for value in _words(attempt.request):
+        said = re.sub(re.escape(value), "[withheld]", said, flags=re.IGNORECASE)
+    return said
+
+
+def _words(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for one in value.values():
+            yield from _words(one)
+    elif isinstance(value, str) and value not in POLICIES:
+        yield from (line for line in value.splitlines() if len(line) >= QUOTED_LENGTH_MIN)
 
 
 def _park(attempt: Attempt, outcome: Outcome, reason: str, *, in_doubt: bool) -> Settlement:

@@ -20,6 +20,7 @@ from service.core.state import State
 from service.store import incarnation, links, orphans
 from service.store.incarnation import GATE, LIFE, NOTHING, Seen
 from service.store.links import READY
+from service.store.retention import PURGED
 from service.store.watermark import Watermark
 
 # Claimable: due, and either at rest or held by an attempt whose lease is over. The row lock makes a second claim of
@@ -76,8 +77,8 @@ from gate g left join claimed e on true left join effects t on t.id = e.concerns
 
 # An effect as an attempt would find it, without claiming it: for asking the provider, never for sending.
 _STANDING = text(f"""
-select {_ATTEMPT} from (select *, state as prior from effects where id = cast(:id as uuid)) e
-    left join effects t on t.id = e.concerns
+select {_ATTEMPT.replace("e.request", f"coalesce(e.request, {PURGED}) as request")}
+from (select *, state as prior from effects where id = cast(:id as uuid)) e left join effects t on t.id = e.concerns
 """)
 
 # A message that kills its worker each time never reaches a settlement, so the budget is enforced here as well.

@@ -29,7 +29,7 @@ _EXPLAINS = {
     "succeeded": {"succeeded", "resolved", "verified"},
     "failed": {"failed", "resolved", "verified"},
 }
-_SILENT = ("progressed", "late_answer", "hinted", "recovered", "verified")
+_SILENT = ("progressed", "late_answer", "hinted", "recovered", "verified", "erased")
 
 
 def order(key: str = "order:17:charge", *, kind: str = "charge", amount: int = 4200, **changes: Any) -> Order:
