@@ -71,8 +71,9 @@ def refuse_open_door(settings: Settings) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    # More threads than connections would wait for one and then fail with a time-out of the pool.
-    anyio.to_thread.current_default_thread_limiter().total_tokens = POOL_SIZE + POOL_OVERFLOW
+    # More threads than connections would wait for one and then fail with a time-out of the pool. Some are left for
+    # probes: a process that is busy is not one that should be taken out of service.
+    anyio.to_thread.current_default_thread_limiter().total_tokens = POOL_SIZE + POOL_OVERFLOW - health.PROBES_MAX
     app.state.probes = anyio.CapacityLimiter(health.PROBES_MAX)
     yield
 

@@ -83,6 +83,7 @@ select coalesce(sum((road = 'fresh')::int), 0) as fresh, coalesce(sum((road = 'l
        extract(epoch from now() - min(first_sent_at) filter (where road <> 'parked' and state <> 'awaiting'))::float8
            as oldest_unsettled_seconds
 from (select * from outbox order by effect_id limit :cap) o join effects e on e.id = o.effect_id
+where cast(:tenant as text) is null or e.tenant = :tenant
 """)
 
 STATS_CAP = 200_000  # a count over more rows than this would cost what an incident cannot spare; the oldest are in
@@ -127,9 +128,9 @@ def seconds_until_due(connection: Connection) -> float | None:
     return None if value is None else float(value)
 
 
-def stats(connection: Connection) -> dict[str, Any]:
-    """Counts by road and state, and ages in seconds, over the oldest `STATS_CAP` rows."""
-    return dict(connection.execute(_STATS, {"cap": STATS_CAP}).mappings().one())
+def stats(connection: Connection, *, tenant: str | None = None) -> dict[str, Any]:
+    """Counts by road and state, and ages in seconds, over the oldest `STATS_CAP` rows (of one tenant)."""
+    return dict(connection.execute(_STATS, {"cap": STATS_CAP, "tenant": tenant}).mappings().one())
 
 
 _ROWS = """
