@@ -45,7 +45,15 @@ class _Body(BaseModel):
 class Select(_Body):
     """Which effects of yours: all of what is given must fit, and something must be given. Never everything."""
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+    model_config = ConfigDict(
+        json_schema_extra=lambda schema: schema.update(
+            anyOf=[
+                {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
+                for name in schema["properties"]
+                if name != "limit"
+            ]
+        )
+    )
 
     ids: Annotated[list[_Id], Field(min_length=1, max_length=LIMIT_MAX)] | None = None
     state: Literal["parked", "unknown", "stuck"] | None = Field(None, description="stuck: those, or long overdue")
