@@ -142,6 +142,13 @@ _OURS: Mapping[str, Type] = {
         retryable=True,
         safe_new_key=False,
     ),
+    "issuer_unavailable": Type(
+        503,
+        "The issuer of tokens does not answer",
+        "Nothing was done: the token is signed by a key that has to be asked for, and its issuer "
+        "(COUNTERFOIL_OIDC_JWKS_URL) does not answer. Send the same request again after the seconds in Retry-After.",
+        retryable=True,
+    ),
     "overloaded": Type(
         503,
         "Too many requests at once",
