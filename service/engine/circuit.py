@@ -26,7 +26,7 @@ from service.store.database import statement
 T = TypeVar("T")
 
 LOOK_SECONDS = 0.5  # how old a worker's knowledge may be: what it claims meanwhile costs an attempt each, not a promise
-AGAIN_SECONDS = 5.0  # between two tries at limits that cannot be read or written
+AGAIN_SECONDS = 1.0  # between two tries at limits that cannot be read or written: meanwhile nothing is limited
 
 log = structlog.get_logger(__name__)
 
