@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from service.api import accepting, batch, effects, health, openapi, operations, outbox, problems, webhooks
-from service.api.admission import Admission
+from service.api.admission import WAITING_MAX, Admission
 from service.api.arrival import Arrival
 from service.api.manners import well_mannered
 from service.api.methods import Methods, allow
@@ -25,8 +25,11 @@ from service.store.database import POOL_OVERFLOW, POOL_SIZE
 _LOOPBACK = ("127.", "::1", "localhost")
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The ASGI application. Raises SettingsError when it would listen where anybody could call it."""
+def create_app(settings: Settings, *, waiting_max: int = WAITING_MAX) -> FastAPI:
+    """The ASGI application; beyond `waiting_max` that wait for a connection, callers are sent away.
+
+    Raises SettingsError when it would listen where anybody could call it.
+    """
     refuse_open_door(settings)
     app = FastAPI(
         title="Counterfoil",
@@ -53,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _parameters)
     # The last one added is the outermost: each request is named and counted before anything else.
     app.add_middleware(Methods)
-    app.add_middleware(Admission)
+    app.add_middleware(Admission, waiting_max=waiting_max)
     app.add_middleware(Arrival)
     openapi.complete(app, keys=getattr(settings, "api_auth", "loopback") == "keys")
     return app
