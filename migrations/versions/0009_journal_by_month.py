@@ -17,15 +17,20 @@ depends_on = None
 # Beside the writers an index or a check may take hours, and nobody waits for it; env.py's limits are for what they
 # would wait for, and are set again behind it.
 PATIENT = "set statement_timeout = 0; set lock_timeout = '10min'"
+BRIEF = "set lock_timeout = 3000"
 LIMITS = "set statement_timeout = 60000; set lock_timeout = 3000"
 
-# What came before the month after next. So far ahead because the check holds for live writers from here on: whoever is
-# interrupted between this and the exchange has a month to run the migration again before a fact would be refused.
+# What came before the month after next, or later where a clock was once wrong. So far ahead because the check holds for
+# live writers from here on: whoever is interrupted between this and the exchange has a month to run the migration again
+# before a fact would be refused.
 UNTIL = """
-do $$ begin
+do $$ declare
+    soon timestamp := date_trunc('month', now() at time zone 'UTC') + interval '2 months';
+    last timestamp := (select date_trunc('month', max(at) at time zone 'UTC') + interval '1 month' from journal);
+begin
     alter table journal drop constraint if exists journal_until;
     execute format('alter table journal add constraint journal_until check (at < %L) not valid',
-                   (date_trunc('month', now() at time zone 'UTC') + interval '2 months') at time zone 'UTC');
+                   greatest(soon, last) at time zone 'UTC');
 end $$
 """
 
@@ -236,7 +241,7 @@ def upgrade() -> None:
         op.execute("drop index concurrently if exists effects_tenant")
         # For one tenant's lists, newest first. Neither column changes, so updates stay heap-only.
         op.execute("create index concurrently effects_tenant on effects (tenant, id)")
-        _each(LIMITS)
+        _each(BRIEF)
         op.execute(UNTIL)
         _each(PATIENT)
         op.execute("alter table journal validate constraint journal_until")

@@ -24,7 +24,7 @@ def test_task_names_are_wire_format():
     assert tasks.capture.name == "capture"
     assert tasks.cancel.name == "cancel"
     ours = {name for name in tasks.app.tasks if not name.startswith("celery.")}
-    assert ours == {"charge", "email", "refund", "capture", "cancel", "watch", "inbox", "audit"}
+    assert ours == {"charge", "email", "refund", "capture", "cancel", "watch", "inbox", "audit", "prune"}
     assert set(tasks.KINDS) == {"charge", "email", "refund", "capture", "cancel"}
 
 

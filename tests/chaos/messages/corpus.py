@@ -72,7 +72,7 @@ def foreign() -> Iterator[Bad]:
     signature = {"task": "charge", "args": [], "kwargs": {"effect_ids": unknown()}, "options": {}, "type": _SECRET}
     for name in ("celery.map", "celery.starmap", "celery.chunks", "celery.group", "celery.chain", "celery.accumulate"):
         yield Bad(name, headers=task(name), body=body(signature, [unknown()], task=signature))
-    for name in ("watch", "inbox", "audit"):
+    for name in ("watch", "inbox", "audit", "prune"):
         yield Bad(f"{name} with arguments", headers=task(name), body=body(**{_SECRET: 1}))
 
 
