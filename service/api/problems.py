@@ -140,3 +140,26 @@ def words(code: str) -> str:
         f"May the same request be sent again as it is? {again}.\n"
         f"May it be sent under a new key? {fresh}.\n"
     )
+
+
+def catalogue() -> str:
+    """All kinds of problem as docs/problems.md shows them (a test keeps the two equal)."""
+    lines = [_INTRODUCTION]
+    for code, kind in TYPES.items():
+        again = "yes" if kind.retryable else "no"
+        fresh = "yes" if kind.safe_new_key else "no"
+        lines += [
+            f"\n## {code}\n",
+            f"**{kind.status}. {kind.title}.** {kind.text}\n",
+            f"`retryable`: {again} · `safe_new_key`: {fresh}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+_INTRODUCTION = """# Problems
+
+What the [API](http.md) answers when it cannot do what was asked (RFC 9457); each is also told at its address,
+`/problems/{code}`.
+
+`retryable`: the same request may be sent again as it is. `safe_new_key`: nothing stands under this key because of this
+request, so another key cannot make a second effect."""
