@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli import exits, talk, verifying
+from service.cli import exits, retention, talk, verifying
 from service.cli.exits import examples
 from service.cli.ground import effect_id, ground
 from service.core.errors import EffectNotFound
@@ -29,10 +29,12 @@ Id = Annotated[str, typer.Argument(help="The effect's id.", metavar="ID")]
     ),
 )
 def list_effects(
+    *,
     state: Annotated[State | None, typer.Option(help="Only these.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only these: charge, refund, capture, cancel, email.")] = None,
     after: Annotated[str | None, typer.Option(help="Go on after this id, the last of the page before.")] = None,
     limit: Limit = 50,
+    output: talk.Output = None,
     as_json: talk.Json = False,
 ) -> None:
     """List effects, newest first."""
@@ -44,7 +46,7 @@ def list_effects(
     filters = {"state": state.value if state else None, "kind": kind}
     with statement() as connection:
         rows = effects.page(connection, filters, after=cursor, limit=limit)
-    if not talk.table(rows, COLUMNS, as_json=as_json):
+    if not talk.table(rows, COLUMNS, as_json=as_json, output=output):
         talk.say("no effect matched")
         raise typer.Exit(exits.NOTHING_MATCHED)
 
@@ -54,6 +56,7 @@ def list_effects(
     epilog=examples(
         "counterfoil effects show 019a2f6e-0000-7000-8000-000000000017",
         "counterfoil effects show 019a2f6e-0000-7000-8000-000000000017 --json",
+        "counterfoil outbox list --state parked --output ids | xargs -n1 counterfoil effects show",
     ),
 )
 def show(id_: Id, as_json: talk.Json = False) -> None:
@@ -77,3 +80,4 @@ def show(id_: Id, as_json: talk.Json = False) -> None:
 
 app.command("verify", epilog=examples(*verifying.VERIFY_EXAMPLES))(verifying.verify)
 app.command("resolve", epilog=examples(*verifying.RESOLVE_EXAMPLES))(verifying.resolve)
+app.command("erase", epilog=examples(*retention.ERASE_EXAMPLES))(retention.erase)

@@ -1,104 +1,205 @@
-"""`counterfoil outbox replay`: shows a plan; with `--execute` carries out exactly that plan, with a reason."""
+"""`counterfoil outbox replay | park | unpark | apply`: shows a plan; with `--execute` starts exactly that plan.
+
+The relay carries it out; this process only watches, and may be left at any time. What is not started does nothing.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli import exits, talk
-from service.cli.ground import effect_id, ground, person
+from service.cli import exits, following, selecting, talk
+from service.cli.ground import ground, person
 from service.core.errors import ValidationError
-from service.core.state import State
+from service.core.operation import Pace, Planned, Selection, Verb
 
 if TYPE_CHECKING:
-    from service.engine.replay import Done, Plan
+    from service.settings import Settings
 
 ASK_ABOVE = 100  # so many rows are more than anybody has looked at: the count is typed, not clicked
-SAMPLE = 5
-EXAMPLES = (
-    "counterfoil outbox replay --state parked",
-    "counterfoil outbox replay --state parked --reason 'provider fixed, INC-42' --execute",
-    "cut -f1 stuck.tsv | counterfoil outbox replay --id - --reason INC-42 --execute --yes",
+_DO = {
+    Verb.REPLAY: "Make unsettled effects come due now, with a new budget: same request, same keys.",
+    Verb.PARK: "Hold unsettled effects until somebody lifts it; nothing attempts them meanwhile.",
+    Verb.UNPARK: "Lift what `outbox park` has parked; what was parked for another reason is replayed instead.",
+}
+_DONE = {Verb.REPLAY: "replayed", Verb.PARK: "parked", Verb.UNPARK: "unparked"}
+EXAMPLES = {
+    Verb.REPLAY: (
+        "counterfoil outbox replay --state stuck --kind charge",
+        "counterfoil outbox replay --group 3f2a90c1d7e4 --reason 'fixed, INC-42' --execute --canary 5 --rate 20/s",
+        "counterfoil outbox list --state parked -o ids | counterfoil outbox replay --id - --reason INC-42 --execute",
+    ),
+    Verb.PARK: (
+        "counterfoil outbox park --kind email --older-than 2h",
+        "counterfoil outbox park --key-prefix import:2026-11: --reason 'wrong import, INC-43' --execute",
+        "counterfoil outbox park --id 019a2f6e-0000-7000-8000-000000000017 --reason 'disputed' --execute --yes",
+    ),
+    Verb.UNPARK: (
+        "counterfoil outbox unpark --state parked",
+        "counterfoil outbox unpark --operation 019a2f6e-0000-7000-8000-0000000000aa --reason 'checked' --execute",
+        "counterfoil outbox unpark --id 019a2f6e-0000-7000-8000-000000000017 --reason 'settled' --execute --yes",
+    ),
+}
+APPLY_EXAMPLES = (
+    "counterfoil outbox apply 019a2f6e-0000-7000-8000-0000000000aa --reason 'provider fixed, INC-42'",
+    "counterfoil outbox apply 019a2f6e-0000-7000-8000-0000000000aa --reason INC-42 --rate 300/m --canary 5 --yes",
+    "counterfoil outbox apply 019a2f6e-0000-7000-8000-0000000000aa --reason INC-42 --no-wait --yes --json",
 )
 
+Reason = Annotated[str | None, typer.Option(help="Why; kept in every effect's journal. Needed to execute.")]
+Rate = Annotated[str | None, typer.Option(help="At most so many effects: 20/s, 300/m. Default: as fast as the window.")]
+Canary = Annotated[int, typer.Option(min=0, help="So many first effects must succeed before the others begin.")]
+FailuresMax = Annotated[
+    int | None, typer.Option("--max-failures", min=0, help="Stop when more than this many end failed or stuck again.")
+]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Watch until it ends; Ctrl-C leaves, and it goes on.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needed without a terminal.")]
 
-def replay(
+
+def command(verb: Verb) -> Callable[..., None]:
+    """The command of a verb: all three take the same selectors, and do nothing without `--execute`."""
+
+    def act(
+        *,
+        ids: selecting.Ids = None,
+        state: selecting.State = None,
+        kind: selecting.Kind = None,
+        lane: selecting.Lane = None,
+        tenant: selecting.Tenant = None,
+        older_than: selecting.OlderThan = None,
+        since: selecting.Since = None,
+        until: selecting.Until = None,
+        error_like: selecting.ErrorLike = None,
+        group: selecting.Group = None,
+        key_prefix: selecting.KeyPrefix = None,
+        ref: selecting.Ref = None,
+        operation: selecting.Operation = None,
+        limit: selecting.Limit = 1000,
+        reason: Reason = None,
+        execute: Annotated[bool, typer.Option("--execute", help="Do it. Without: show the plan.")] = False,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, which is the default.")] = False,
+        rate: Rate = None,
+        canary: Canary = 0,
+        failures_max: FailuresMax = None,
+        max_replays: Annotated[int, typer.Option(min=1, help="Skip what was replayed so often before.")] = 3,
+        force_replays: Annotated[bool, typer.Option("--force-replays", help="Do not skip those.")] = False,
+        wait: Wait = True,
+        yes: Yes = False,
+        as_json: talk.Json = False,
+    ) -> None:
+        if execute and dry_run:
+            raise ValidationError("--execute and --dry-run contradict each other", field="execute")
+        if execute and not (reason or "").strip():
+            raise ValidationError("--execute needs --reason; it is kept in the journal", field="reason")
+        pace = Pace(selecting.per_second(rate), canary, failures_max)
+        chosen = Selection(
+            ids=selecting.ids(ids or []),
+            state=state,
+            kind=kind,
+            tenant=tenant,
+            lane=lane,
+            older_than_seconds=selecting.seconds(older_than, field="older-than"),
+            since=selecting.moment(since, field="since"),
+            until=selecting.moment(until, field="until"),
+            error_like=error_like,
+            group=group,
+            key_prefix=key_prefix,
+            ref=ref,
+            operation=selecting.operation_id(operation) if operation else None,
+            limit=limit,
+        )
+        settings = ground()
+        from service.engine import operations
+
+        plan = operations.plan(verb, chosen, actor=person(), max_replays=max_replays, force=force_replays)
+        if not plan.eligible or not execute:
+            _show(plan, settings, as_json=as_json)
+        if not yes:
+            _confirm(verb, plan.eligible, settings)
+        _start(plan.id, str(reason), pace, wait=wait, as_json=as_json, more=_document(plan))
+
+    act.__doc__ = f"{_DO[verb]} Settled effects and live attempts are skipped. Shows a plan unless --execute is given."
+    return act
+
+
+def apply(
+    plan: Annotated[str, typer.Argument(help="The plan's id, as it was shown.", metavar="PLAN")],
     *,
-    ids: Annotated[list[str] | None, typer.Option("--id", help="An effect's id; repeatable; - reads stdin.")] = None,
-    state: Annotated[State | None, typer.Option(help="parked or unknown.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only these: charge, refund, capture, cancel, email.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many, the oldest first.")] = 1000,
-    reason: Annotated[str | None, typer.Option(help="Why; kept in the journal. Needed with --execute.")] = None,
-    execute: Annotated[bool, typer.Option("--execute", help="Do it. Without: show the plan.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, which is the default.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed without a terminal.")] = False,
+    reason: Reason = None,
+    rate: Rate = None,
+    canary: Canary = 0,
+    failures_max: FailuresMax = None,
+    wait: Wait = True,
+    yes: Yes = False,
     as_json: talk.Json = False,
 ) -> None:
-    """Make unsettled effects come due now. Safe: same request, same key. Settled ones and live attempts are skipped."""
-    if execute and dry_run:
-        raise ValidationError("--execute and --dry-run contradict each other", field="execute")
-    if execute and not (reason or "").strip():
-        raise ValidationError("--execute needs --reason; it is kept in the journal", field="reason")
+    """Carry out a plan that was shown before: exactly its frozen set; what has changed since is skipped and counted."""
+    if not (reason or "").strip():
+        raise ValidationError("--reason is needed; it is kept in the journal", field="reason")
+    pace = Pace(selecting.per_second(rate), canary, failures_max)
+    known = selecting.operation_id(plan)
     settings = ground()
-    from service.cli.config import shown
-    from service.engine import replay as engine
+    from service.engine import operations
 
-    selection = engine.Selection(tuple(effect_id(one) for one in _given(ids or [])), state, kind, limit)
-    plan = engine.plan(selection)
-    target = shown(settings.database_url) or f"embedded, {settings.state_dir}"
-    if not plan.eligible or not execute:
-        _show(plan, target, as_json=as_json, hint=bool(plan.eligible))
-        raise typer.Exit(exits.DONE if plan.eligible else exits.NOTHING_MATCHED)
+    found = operations.show(known)
     if not yes:
-        _confirm(plan, target)
-    done = engine.execute(plan, actor=person(), reason=(reason or "").strip())
-    _tell(plan, done, as_json=as_json)
-    raise typer.Exit(exits.PARTLY_DONE if done.changed or plan.skipped or plan.more else exits.DONE)
+        _confirm(Verb(found.verb), found.total, settings)
+    _start(known, str(reason), pace, wait=wait, as_json=as_json, more={})
 
 
-def _given(ids: Sequence[str]) -> list[str]:
-    if "-" not in ids:
-        return list(ids)
-    piped = [line.strip() for line in sys.stdin if line.strip()]
-    return [one for one in ids if one != "-"] + piped
-
-
-def _document(plan: Plan) -> dict[str, Any]:
+def _document(plan: Planned) -> dict[str, Any]:
     return {
-        "eligible": len(plan.eligible),
+        "plan": plan.id,
+        "verb": plan.verb.value,
+        "eligible": plan.eligible,
         "skipped": {reason: len(ids) for reason, ids in plan.skipped.items()},
-        "money": plan.money,
+        "money": dict(plan.money),
         "more": plan.more,
-        "oldest": min((row["created_at"] for row in plan.eligible), default=None),
-        "sample": [row["effect_id"] for row in plan.eligible[:SAMPLE]],
+        "oldest": plan.oldest,
+        "sample": [row["effect_id"] for row in plan.sample],
+        "expires_at": plan.expires_at,
     }
 
 
-def _show(plan: Plan, target: str, *, as_json: bool, hint: bool) -> None:
+def _show(plan: Planned, settings: Settings, *, as_json: bool) -> None:
     talk.record({"executed": False, **_document(plan)}, as_json=as_json)
-    if hint and not as_json:
-        talk.say(f"nothing was done at {target}; repeat with --reason TEXT --execute")
+    if plan.eligible and not as_json:
+        talk.say(f"nothing was done at {target(settings)}; to do it to exactly these {plan.eligible}:")
+        talk.say(f"counterfoil outbox apply {plan.id} --reason TEXT")
+    raise typer.Exit(exits.DONE if plan.eligible else exits.NOTHING_MATCHED)
 
 
-def _confirm(plan: Plan, target: str) -> None:
+def target(settings: Settings) -> str:
+    """Where this would happen, in words for a person."""
+    from service.cli.config import shown
+
+    return shown(settings.database_url) or f"embedded, {settings.state_dir}"
+
+
+def _confirm(verb: Verb, count: int, settings: Settings) -> None:
     """Ask a person; without one, say what to add and leave. Never hangs."""
-    count = len(plan.eligible)
+    where, done = target(settings), _DONE[verb]
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        talk.say(f"{count} effects would be replayed at {target}; there is no terminal to confirm it on: add --yes")
+        talk.say(f"{count} effects would be {done} at {where}; there is no terminal to confirm it on: add --yes")
         raise typer.Exit(exits.CONFIRMATION_NEEDED)
     if count <= ASK_ABOVE:
         return
-    talk.say(f"{count} effects will be replayed at {target}; what is published cannot be called back")
+    talk.say(f"{count} effects will be {done} at {where}; what is published goes on, `ops cancel` stops the rest")
     if typer.prompt(f"Type {count} to go on", default="", show_default=False, err=True).strip() != str(count):
         talk.say("nothing was done")
         raise typer.Exit(exits.CONFIRMATION_NEEDED)
 
 
-def _tell(plan: Plan, done: Done, *, as_json: bool) -> None:
-    counts = {"replayed": len(done.replayed), "changed_since_plan": len(done.changed)}
-    talk.record({"executed": True, **counts, **_document(plan)}, as_json=as_json)
+def _start(id_: str, reason: str, pace: Pace, *, wait: bool, as_json: bool, more: dict[str, Any]) -> None:
+    from service.engine import operations
+
+    operations.start(id_, reason=reason, actor=person(), door="cli", pace=pace)
+    found = following.until_it_ends(id_) if wait else operations.show(id_)
+    told = {"executed": True, "operation": id_, _DONE[Verb(found.verb)]: found.done, **more, **following.brief(found)}
+    talk.record(told, as_json=as_json)
     if not as_json:
-        talk.say("watch them: counterfoil outbox stats")
+        talk.say(following.next_command(found))
+    raise typer.Exit(following.exit_code(found, waited=wait, more=bool(more.get("more") or more.get("skipped"))))

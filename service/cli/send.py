@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +20,7 @@ EMAIL_EXAMPLES = (
     "counterfoil email --to ada@example.com --subject Welcome --text 'Hello Ada' --key user:7:welcome",
     "counterfoil email --to ada@example.com --subject Welcome --text 'Hello Ada' --key user:7:welcome --wait 10 --json",
 )
-DIGITS_MAX = 18  # of a 64-bit integer; what is larger is refused with the others
+_DIGITS = re.compile(r"-?[0-9]{1,18}\Z", re.ASCII)  # what is negative is refused with the others, by its field
 _WAIT_CODES = {"succeeded": exits.DONE, "failed": exits.ERROR}
 
 Key = Annotated[str, typer.Option("--key", help="The effect's name, the same on every try: order:17:charge.")]
@@ -31,7 +32,7 @@ Wait = Annotated[
 
 def minor_units(said: str) -> int:
     """Digits and nothing else: "4200.0" may be meant as 42.00 or as 4200.00."""
-    if not (said.isascii() and said.isdigit() and len(said) <= DIGITS_MAX):
+    if not _DIGITS.match(said):
         raise typer.BadParameter("minor units are digits only: 4200 is 42.00 eur")
     return int(said)
 

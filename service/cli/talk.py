@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,20 @@ from typing import Annotated, Any
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON: one object, or one a line for a list.")]
+
+FORMS = ("table", "json", "csv", "ids")
+
+
+def _form(said: str) -> str:
+    if said not in FORMS:
+        raise typer.BadParameter(f"one of {', '.join(FORMS)}")
+    return said
+
+
+Output = Annotated[
+    str | None,
+    typer.Option("--output", "-o", parser=_form, metavar="FORM", help="table, json (one object a line), csv or ids."),
+]
 
 
 def emit(value: Any) -> None:
@@ -26,13 +41,23 @@ def say(sentence: str, *, style: str | None = None) -> None:
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(sentence, style=style)
 
 
-def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> int:
-    """Print rows, all their fields as JSON or the named columns for people; returns how many there were."""
+def table(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, output: str | None = None
+) -> int:
+    """Print rows, all their fields as JSON or the named columns for people; returns how many there were.
+
+    `output` is one of FORMS: csv has the named columns with a head, ids the first of `effect_id`, `id`, `name`.
+    """
     found = list(rows)
-    if as_json:
+    if as_json or output == "json":
         for row in found:
             emit(row)
-    elif sys.stdout.isatty():
+    elif output == "csv":
+        _separate(found, columns)
+    elif output == "ids":
+        for row in found:
+            sys.stdout.write(f"{next(row[name] for name in ('effect_id', 'id', 'name') if name in row)}\n")
+    elif sys.stdout.isatty() or output == "table":
         _draw(found, columns)
     else:
         for row in found:
@@ -62,6 +87,21 @@ def text(value: Any) -> str:
     if isinstance(value, Mapping | list):
         return json.dumps(value, default=_plain, ensure_ascii=False)
     return str(value).replace("\n", " ").replace("\t", " ")
+
+
+def _separate(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        # A cell that a spreadsheet would run as a formula is text (OWASP: CSV Injection).
+        cells = ["" if row.get(name) is None else text(row[name]) for name in columns]
+        writer.writerow(
+            [f"'{cell}" if cell[:1] in ("=", "+", "-", "@") and not _number(cell) else cell for cell in cells]
+        )
+
+
+def _number(cell: str) -> bool:
+    return cell.lstrip("+-").replace(".", "", 1).isdigit()
 
 
 def _draw(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

@@ -5,6 +5,8 @@
     ├── DedupeConflict         the key was used before, with another request
     ├── NotExactlyOnce         the call cannot be made exactly-once; names the alternative
     ├── EffectNotFound         no such effect
+    ├── OperationNotFound      no such operation
+    ├── KeyNotFound            no such API key
     ├── SettingsError          a setting is missing or contradicts another
     ├── Quarantined            the database went back in time; nothing is sent until a person releases it
     ├── DependencyUnavailable  the database, the broker or a provider does not answer
@@ -66,6 +68,12 @@ class OperationNotFound(CounterfoilError, LookupError):
     """There is no operation with this id for this tenant."""
 
     code = "operation_not_found"
+
+
+class KeyNotFound(CounterfoilError, LookupError):
+    """There is no API key with this id."""
+
+    code = "key_not_found"
 
 
 class SettingsError(CounterfoilError):

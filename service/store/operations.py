@@ -123,8 +123,7 @@ with asked as (
 ), found as (
     select e.id, e.state, e.attempt, o.parked_reason, i.seen_state, i.seen_attempt
     from asked i join effects e on e.id = i.effect_id join outbox o on o.effect_id = e.id
-    where e.state = i.seen_state and e.attempt = i.seen_attempt
-      and not (e.state = 'executing' and e.lease_until >= now()) {condition}
+    where e.state = i.seen_state and e.attempt = i.seen_attempt {condition}
     order by o.effect_id for update of o for no key update of e
 )"""
 _TELL = """
@@ -171,7 +170,11 @@ _PARK = text(
     update outbox o set road = 'parked', parked_at = now(), parked_reason = 'by_person'
     from changed c where o.effect_id = c.id
 )"""
-    + _TELL.format(fact="parked", more=", 'parked_reason', 'by_person'", ended=", ended = 'parked'")
+    + _TELL.format(
+        fact="parked",
+        more=", 'parked_reason', 'by_person'",
+        ended=", ended = case when c.id is not null then 'parked' end",
+    )
 )
 # Lifts a person's park and nothing else: the budget, the age and the time it is due are what they were.
 _UNPARK = text(
@@ -183,9 +186,8 @@ _UNPARK = text(
         parked_reason = null
     from changed c join effects e on e.id = c.id where o.effect_id = c.id
 )"""
-    + _TELL.format(fact="unparked", more="", ended=", ended = 'unparked'")
+    + _TELL.format(fact="unparked", more="", ended=", ended = case when c.id is not null then 'unparked' end")
 )
-_VERBS = {"replay": _REPLAY, "park": _PARK, "unpark": _UNPARK}
 
 
 def plan(connection: Connection, operation: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> Any:
@@ -252,7 +254,8 @@ def do(connection: Connection, operation: Mapping[str, Any], *, limit: int) -> t
     if not ids:
         return 0, 0
     how = {"operation": operation["id"], "ids": ids, "actor": operation["started_by"], "reason": operation["reason"]}
-    return len(ids), len(list(connection.execute(_VERBS[operation["verb"]], how).scalars()))
+    verb = {"replay": _REPLAY, "park": _PARK, "unpark": _UNPARK}[operation["verb"]]
+    return len(ids), len(list(connection.execute(verb, how).scalars()))
 
 
 def beat(connection: Connection, id_: str, *, done: int, anew: bool) -> None:

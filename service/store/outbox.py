@@ -151,33 +151,3 @@ def rows(connection: Connection, filters: Mapping[str, Any], *, limit: int) -> l
     )
     query = f"{_ROWS} {'where ' + where if where else ''} order by o.effect_id limit :limit"
     return [dict(row) for row in connection.execute(text(query), {**wanted, "limit": limit}).mappings()]
-
-
-# A person's replay. Guarded in the SQL: settled effects have no outbox row, a live attempt is left alone, and an
-# effect that is in doubt stays so: replaying never mints a key, it makes the same row come due now.
-_REPLAY = text("""
-with chosen as (
-    select o.effect_id, e.state from outbox o join effects e on e.id = o.effect_id
-    where o.effect_id = any(cast(:ids as uuid[]))
-      and not (e.state = 'executing' and e.lease_until >= now())
-    order by o.effect_id for update of o for no key update of e
-), revived as (
-    update effects e set state = case when e.state = 'parked' then 'pending' else e.state end, not_before = null,
-        budget_from = e.attempt,
-        -- One that waits for another effect was never sent: its patience begins when it is.
-        patience_from = case when e.first_sent_at is not null then now() end
-    from chosen c where e.id = c.effect_id returning e.id, e.attempt, c.state as was
-), due as (
-    update outbox o set road = 'later', available_at = now(), parked_at = null, parked_reason = null
-    from revived r where o.effect_id = r.id
-), facts as (
-    insert into journal (effect_id, fact, attempt, actor, evidence)
-    select id, 'replayed', attempt, :actor, jsonb_build_object('reason', cast(:reason as text), 'was', was) from revived
-)
-select cast(id as text) from revived
-""")
-
-
-def replay(connection: Connection, ids: Sequence[str], *, actor: str, reason: str) -> list[str]:
-    """Make unsettled effects come due now; return those that did. Settled and live ones are skipped."""
-    return list(connection.execute(_REPLAY, {"ids": list(ids), "actor": actor, "reason": reason}).scalars())

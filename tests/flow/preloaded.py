@@ -20,15 +20,16 @@ import stripe  # noqa: F401
 import typer.rich_utils  # noqa: F401
 import uvicorn  # noqa: F401
 
-import service.api.body
+import service.api.problems
 import service.broker.app
 import service.broker.publish
 import service.cli.app
 import service.cli.checks
 import service.cli.supervisor
+import service.engine.drive
 import service.engine.execute
+import service.engine.operations
 import service.engine.relay
-import service.engine.replay
 import service.store.effects
 import service.store.schema
 import service.telemetry.logs  # noqa: F401

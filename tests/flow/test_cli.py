@@ -19,7 +19,8 @@ from tests.server import Server
 COMMANDS = (
     "up", "doctor", "config show", "api", "relay", "worker", "beat", "db upgrade", "db check", "charge", "email",
     "refund", "capture", "cancel", "audit", "audit breaks list", "audit breaks assign", "audit breaks note",
-    "audit breaks close", "recover", "effects list", "effects show", "effects verify", "effects resolve", "outbox list", "outbox show", "outbox stats", "outbox replay",
+    "audit breaks close", "recover", "effects list", "effects show", "effects verify", "effects resolve", "outbox list", "outbox show", "outbox stats", "outbox groups", "outbox note", "outbox replay", "outbox park", "outbox unpark", "outbox apply",
+    "ops list", "ops show", "ops watch", "ops pause", "ops resume", "ops cancel", "lanes list", "lanes pause", "lanes resume", "top",
 )  # fmt: skip
 NOBODY = "01890000-0000-7000-8000-000000000000"
 
@@ -211,19 +212,104 @@ def test_replay_shows_a_plan_and_does_nothing(run: Run, url: str, key: str) -> N
     assert json.loads(run("outbox", "show", effect_id, "--json").stdout)["state"] == "parked"
 
 
-def test_replay_carries_the_plan_out_with_a_reason_in_the_journal(run: Run, url: str, key: str) -> None:
+def test_replay_starts_an_operation_that_the_relay_carries_out(run: Run, url: str, key: str) -> None:
     effect_id = accepted(run, key)
     park(url, effect_id)
-    done = run(
-        "outbox", "replay", "--id", "-", "--reason", "INC-42", "--execute", "--yes", "--json", stdin=f"{effect_id}\n"
-    )
+    words = ("outbox", "replay", "--id", "-", "--reason", "INC-42", "--execute", "--yes", "--no-wait", "--json")
+    done = run(*words, stdin=f"{effect_id}\n")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["replayed"] == 1
-    shown = json.loads(run("effects", "show", effect_id, "--json").stdout)
-    assert shown["state"] == "pending"
-    last = shown["journal"][-1]
-    assert (last["fact"], last["evidence"]["reason"]) == ("replayed", "INC-42")
-    assert last["actor"].startswith("cli:")
+    started = json.loads(done.stdout)
+    assert (started["executed"], started["state"], started["eligible"]) == (True, "running", 1)
+    known = json.loads(run("ops", "show", started["operation"], "--items", "--json").stdout)
+    assert (known["reason"], known["waiting"], known["items"][0]["effect_id"]) == ("INC-42", 1, effect_id)
+    assert known["started_by"].startswith("cli:")
+    paused = json.loads(run("ops", "pause", started["operation"], "--json").stdout)
+    assert paused["state"] == "paused"
+    assert json.loads(run("ops", "resume", started["operation"], "--json").stdout)["state"] == "running"
+    assert json.loads(run("ops", "cancel", started["operation"], "--json").stdout)["state"] == "cancelled"
+    assert run("ops", "resume", started["operation"]).returncode == 2
+    assert json.loads(run("outbox", "show", effect_id, "--json").stdout)["state"] == "parked"
+
+
+def test_a_plan_is_applied_by_its_id_once_and_with_a_reason(run: Run, url: str, key: str) -> None:
+    park(url, effect_id := accepted(run, key))
+    plan = json.loads(run("outbox", "replay", "--id", effect_id, "--json").stdout)["plan"]
+    assert run("outbox", "apply", plan, "--yes").returncode == 2
+    assert run("outbox", "apply", plan, "--reason", "x").returncode == 5
+    done = run("outbox", "apply", plan, "--reason", "x", "--yes", "--no-wait", "--json")
+    assert (done.returncode, json.loads(done.stdout)["state"]) == (0, "running")
+    again = run("outbox", "apply", plan, "--reason", "x", "--yes", "--no-wait")
+    assert again.returncode == 2
+    assert "running already" in again.stderr
+    assert run("outbox", "apply", NOBODY, "--reason", "x", "--yes").returncode == 3
+    run("ops", "cancel", plan)
+
+
+def test_without_a_relay_whoever_waits_is_told_and_let_go(run: Run, url: str, key: str) -> None:
+    park(url, effect_id := accepted(run, key))
+    done = run("outbox", "replay", "--id", effect_id, "--reason", "x", "--execute", "--yes", "--json")
+    assert done.returncode == 4
+    assert "counterfoil relay" in done.stderr
+    run("ops", "cancel", json.loads(done.stdout)["operation"])
+
+
+def test_lists_come_as_table_json_csv_and_ids_and_ids_go_from_one_command_into_the_next(
+    run: Run, url: str, key: str
+) -> None:
+    park(url, effect_id := accepted(run, key))
+    ids = run("outbox", "list", "--state", "parked", "--output", "ids").stdout
+    assert effect_id in ids.split()
+    plan = json.loads(run("outbox", "replay", "--id", "-", "--json", stdin=ids).stdout)
+    assert plan["eligible"] == len(ids.split())
+    head, *rows = run("outbox", "list", "--state", "parked", "-o", "csv").stdout.splitlines()
+    assert head.startswith("effect_id,kind,state")
+    assert len(rows) == len(ids.split())
+    assert (
+        json.loads(run("outbox", "list", "--state", "parked", "-o", "json").stdout.splitlines()[0])["state"] == "parked"
+    )
+    assert run("outbox", "list", "-o", "xml").returncode == 2
+
+
+def test_selectors_say_what_is_wrong_with_them(run: Run) -> None:
+    for words in (
+        ["--older-than", "soon"], ["--since", "yesterday"], ["--state", "succeeded"], ["--operation", "x"],
+        ["--state", "parked", "--rate", "fast"], ["--state", "parked", "--rate", "0/s"], ["--tenant", "default"],
+    ):  # fmt: skip
+        done = run("outbox", "replay", *words, "--json")
+        assert done.returncode == 2, words
+        assert json.loads(done.stdout)["error"]["field"], words
+
+
+def test_groups_gather_what_fails_alike_and_keep_notes(run: Run, url: str, key: str) -> None:
+    park(url, accepted(run, f"{key}:a"))
+    park(url, accepted(run, f"{key}:b"))
+    group = json.loads(run("outbox", "groups", "--json").stdout.splitlines()[0])
+    assert group["count"] >= 2
+    assert run("outbox", "note", group["id"], "see INC-42").returncode == 0
+    assert run("outbox", "note", "nobody", "x").returncode == 2
+    noted = json.loads(run("outbox", "groups", "--json").stdout.splitlines()[0])
+    assert noted["notes"][-1]["note"] == "see INC-42"
+    plan = json.loads(run("outbox", "replay", "--group", group["id"], "--json").stdout)
+    assert plan["eligible"] == group["count"]
+
+
+def test_stats_name_each_cause_and_the_one_thing_to_do(run: Run, url: str, key: str) -> None:
+    park(url, accepted(run, key))
+    found = json.loads(run("outbox", "stats", "--json").stdout)
+    assert "parked" in {row["cause"] for row in found["causes"]}
+    assert "counterfoil outbox replay --group" in found["next"]
+    assert "never published" in {row["cause"] for row in found["causes"]} or found["fresh"] == 0
+    assert "parked" in run("top", "--once").stdout
+
+
+def test_lanes_are_paused_with_a_reason_and_resumed(run: Run) -> None:
+    assert run("lanes", "pause", "nowhere", "--reason", "x").returncode == 2
+    assert run("lanes", "pause", "email", "--reason", "INC-44").returncode == 0
+    assert run("lanes", "pause", "email", "--reason", "INC-44").returncode == 2
+    lanes = {row["name"]: row for row in map(json.loads, run("lanes", "list", "--json").stdout.splitlines())}
+    assert (lanes["email"]["pause_reason"], lanes["charge"]["paused_at"]) == ("INC-44", None)
+    assert run("lanes", "resume", "email").returncode == 0
+    assert run("lanes", "resume", "email").returncode == 2
 
 
 def test_replay_by_state_takes_only_that_state(run: Run, url: str, key: str) -> None:

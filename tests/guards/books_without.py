@@ -16,8 +16,10 @@ from sqlalchemy.exc import DBAPIError
 from service.core.effect import Attempt
 from service.core.errors import DedupeConflict, Quarantined, ValidationError
 from service.core.keys import dedupe_hash, fingerprint
+from service.core.operation import Selection, Verb
 from service.core.outcome import Outcome, Succeeded, Unknown
 from service.core.state import State
+from service.engine import drive, operations
 from service.engine import settle as settling
 from service.engine.accept import accept_alone
 from service.engine.relay import Relay
@@ -31,6 +33,7 @@ from tests.store.answers import final, parked, waiting
 from tests.store.asked import AskedProvider, kind_of, made, quiet, receipt
 from tests.store.books import ACTOR, LIMITS, Books, order, orders
 from tests.store.linked import upon
+from tests.store.replays import replay
 from tests.store.script import RecordingPublisher
 
 REFUSED = (*SchemaRefused, DBAPIError)
@@ -264,8 +267,7 @@ def replay_of_what_is_in_doubt(books: Books) -> str:
     [effect_id] = accepted()
     [attempt] = claimed(effect_id)
     settled(parked(attempt, "no_answer"))
-    with transaction() as connection:
-        outbox.replay(connection, [effect_id], actor="ada", reason="go on")
+    replay(effect_id)
     [again] = claimed(effect_id)
     return "" if again.in_doubt else "I1: a replay has made a fresh send of what may have been done"
 
@@ -296,9 +298,23 @@ def person_who_sends_again(books: Books) -> str:
 def replay_of_a_living_attempt(books: Books) -> str:
     [effect_id] = accepted()
     claimed(effect_id)
-    with transaction() as connection:
-        chosen = outbox.replay(connection, [effect_id], actor="ada", reason="go on")
-    return "a person was told that what is under way would be replayed" if chosen else ""
+    return "a person was told that what is under way would be replayed" if replay(effect_id) else ""
+
+
+def replay_of_what_has_changed(books: Books) -> str:
+    """Parked, planned; somebody else replays it, and it is parked again, for a reason that nobody has looked at."""
+    [effect_id] = accepted()
+    [attempt] = claimed(effect_id)
+    settled(parked(attempt, "no_answer"))
+    plan = operations.plan(Verb.REPLAY, Selection(ids=(effect_id,)), actor="ada")
+    replay(effect_id)
+    [attempt] = claimed(effect_id)
+    settled(parked(attempt, "echo_mismatch"))
+    operations.start(plan.id, reason="INC-1", actor="ada", door="cli")
+    drive.run_once()
+    return (
+        "what has changed since somebody looked was replayed" if books.effect(effect_id)["state"] == "pending" else ""
+    )
 
 
 def promoted_replica(books: Books) -> str:

@@ -71,7 +71,7 @@ ACCEPTING = (
         "refund fits its charge",
         "a refund names a charge of its tenant and currency, and no more than its amount",
         "I3",
-        "engine/accept.py _check_concerned",
+        "engine/accept.py _mismatch",
         story=b.refund_of_more_than_was_paid,
         out=("any_charge",),
     ),
@@ -257,8 +257,9 @@ DELIVERING = (
     Guard("ids only", "a message may name effects and nothing else", "I3", "broker/messages.py", story=w.message_that_names_no_effect, out=("any_ids",)),
 )  # fmt: skip
 PEOPLE = (
-    Guard("doubt survives a replay", "a person's replay leaves the effect in doubt", "I1", "store/outbox.py _REPLAY", model="doubt_survives_replay", simulation="doubt_survives_replay", story=b.replay_of_what_is_in_doubt, out=("sure_replay",)),
-    Guard("a live attempt is left alone", "a replay skips what is under way", "I8", "store/outbox.py _REPLAY", story=b.replay_of_a_living_attempt, out=("replay_the_living",)),
+    Guard("doubt survives a replay", "a person's replay leaves the effect in doubt", "I1", "store/operations.py _REPLAY", model="doubt_survives_replay", simulation="doubt_survives_replay", story=b.replay_of_what_is_in_doubt, out=("sure_replay",)),
+    Guard("a live attempt is left alone", "a replay skips what is under way", "I8", "store/selection.py live", story=b.replay_of_a_living_attempt, out=("replay_the_living",)),
+    Guard("a plan is frozen", "what has changed since the plan is skipped", "I8", "store/operations.py _CHOSEN", story=b.replay_of_what_has_changed, out=("replay_what_changed",)),
     Guard("quiet hour", "nobody declares failed what may still land: two looks, hours apart", "I5", "engine/resolve.py _too_soon", model="person_looks_twice", simulation="quiet_hour", story=b.person_in_a_hurry, out=("at_once",)),
     Guard("the provider outranks a person", "what the provider says is not overwritten by what a person declares", "I5", "engine/resolve.py objects", story=b.person_against_the_provider, out=("outranked",), covered_by="the provider's own outcome, which is what gets written (_outcome)", cover_out=("own_words",)),
     Guard("proof before a release", "a person may send again only what is proven absent", "I1", "engine/resolve.py _provably_not_done", simulation="proof_before_release", story=b.person_who_sends_again, out=("no_proof",)),

@@ -9,7 +9,7 @@ from service.core.effect import Attempt, Order
 from service.core.state import State
 from service.store import database, links, outbox
 from tests.store.answers import final, parked, waiting
-from tests.store.books import ACTOR, Books, order
+from tests.store.books import Books, order
 
 HELD_BACK_SECONDS = 60.0
 MONEY = {"amount": 4200, "currency": "eur"}
@@ -77,11 +77,6 @@ def deliver(books: Books, *ids: str) -> list[str]:
     begun = [attempt.id for attempt in books.claim(*ids)]
     hold_back(*ids)
     return begun
-
-
-def replay(*ids: str) -> list[str]:
-    with database.transaction() as connection:
-        return outbox.replay(connection, ids, actor=ACTOR, reason="try again")
 
 
 def stats() -> dict[str, Any]:

@@ -21,7 +21,8 @@ from service.store import attempts, database, links, outbox
 from service.store.attempts import Limits
 from tests.store.answers import final, parked, waiting
 from tests.store.books import ACTOR, LIMITS, order
-from tests.store.linked import bring, deliver, hold_back, pair, publish, replay, stats, upon
+from tests.store.linked import bring, deliver, hold_back, pair, publish, stats, upon
+from tests.store.replays import replay
 from tests.store.script import ScriptedProvider, succeed
 
 WAIT_SECONDS = 20

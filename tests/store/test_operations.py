@@ -86,6 +86,13 @@ def test_what_changed_since_the_plan_is_skipped_and_says_why(books):
     assert operations.show(other).done == 1
 
 
+def test_a_plan_is_cut_at_its_limit_and_says_so(books):
+    ids = parked(books, 3)
+    by_state = operations.plan(Verb.REPLAY, Selection(state="parked", limit=2), actor="me")
+    by_id = operations.plan(Verb.REPLAY, Selection(ids=tuple(ids), limit=2), actor="me")
+    assert (by_state.ids, by_state.more, by_id.ids, by_id.more) == (tuple(ids[:2]), True, tuple(ids[:2]), True)
+
+
 @pytest.mark.usefixtures("books")
 def test_nothing_selected_is_never_everything_and_wrong_selectors_are_named():
     for wrong, field in (

@@ -11,6 +11,7 @@ from service.core.state import State
 from service.engine.resolve import As, Ending, Wish, objects, resolve
 from tests.store.asked import AskedProvider, kind_of, made, open_breaks, quiet
 from tests.store.books import order
+from tests.store.replays import replay
 
 YES = Succeeded("pi_1", {"charge": "ch_1"})
 NO = Failed("card_declined", "Your card was declined.", {"code": "card_declined"})
@@ -230,11 +231,8 @@ def test_whoever_claims_meanwhile_wins(books):
 
 
 def test_a_replay_meanwhile_wins_as_well(books):
-    from service.engine import replay
-
     effect_id = made(books, State.PARKED)
-    plan = replay.plan(replay.Selection(ids=(effect_id,)))
-    done = resolved(effect_id, wish(), meanwhile=lambda: replay.execute(plan, actor="bob", reason="INC-41"))
+    done = resolved(effect_id, wish(), meanwhile=lambda: replay(effect_id, reason="INC-41"))
     assert (done.ending, books.effect(effect_id)["state"]) == (Ending.REFUSED, "pending")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from service.core.errors import ValidationError
+from service.core.operation import Selection, Verb
 from service.core.state import State
-from service.engine import replay, resolve
-from service.engine.replay import Plan, Selection
+from service.engine import operations, resolve
 from service.engine.resolve import As, Wish
 
 LONG = "x" * (resolve.TEXT_LENGTH_MAX + 1)
@@ -17,19 +17,23 @@ def wish(as_: As = As.SUCCEEDED, **changes) -> Wish:
     return Wish(as_, **{"reason": "INC-42", "evidence": "seen", **changes})
 
 
+def planned(**selectors):
+    return lambda: operations.plan(Verb.REPLAY, Selection(**selectors), actor="ada")
+
+
 REFUSALS = [
-    (lambda: replay.plan(Selection()), "selection", "say what to replay: --id, or --state parked or unknown"),
     (
-        lambda: replay.plan(Selection(state=State.FAILED)),
-        "state",
-        "only parked and unknown effects can be selected by state",
+        planned(),
+        "selection",
+        "say which effects: --id, --state parked, --group, --older-than …; there is no 'everything'",
     ),
-    (lambda: replay.plan(Selection(state=State.PARKED, limit=0)), "limit", "the limit is 1 to 10000"),
-    (lambda: replay.plan(Selection(state=State.PARKED, limit=10_001)), "limit", "the limit is 1 to 10000"),
+    (planned(state=State.FAILED), "state", "only parked, unknown, stuck effects can be selected by state"),
+    (planned(state=State.PARKED, limit=0), "limit", "the limit is 1 to 10000"),
+    (planned(state=State.PARKED, limit=10_001), "limit", "the limit is 1 to 10000"),
     (
-        lambda: replay.execute(Plan(()), actor="ada", reason=" "),
+        lambda: operations.start("x", reason=" ", actor="ada", door="cli"),
         "reason",
-        "a replay needs a reason; it is kept in the journal",
+        "a reason is needed; it is kept in the journal of every effect",
     ),
     (lambda: resolve.check(wish(reason=" ")), "reason", "--reason is needed; it is kept in the journal"),
     (lambda: resolve.check(wish(evidence="")), "evidence", "--evidence is needed; it is kept in the journal"),

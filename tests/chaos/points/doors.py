@@ -35,7 +35,7 @@ from tests.flow.wires import Wire
 LIBRARIES = (
     "fastapi", "uvicorn", "uvicorn.protocols.http.h11_impl", "uvicorn.lifespan.on", "typer.rich_utils", "rich.table",
     "service.api.body", "service.broker.app", "service.broker.publish", "service.cli.app", "service.engine.execute",
-    "service.engine.relay", "service.engine.replay", "service.store.effects", "service.store.schema",
+    "service.engine.relay", "service.engine.operations", "service.store.effects", "service.store.schema",
     "service.telemetry.logs",
 )  # fmt: skip
 QUIET_SECONDS = 0.06

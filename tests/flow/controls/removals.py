@@ -31,7 +31,7 @@ def _no_compare(module: ModuleType) -> None:
 
 def _any_charge(module: ModuleType) -> None:
     """A refund may name any charge, any currency and any amount."""
-    module._check_concerned = lambda *_: None  # type: ignore[attr-defined]
+    module._mismatch = lambda *_: None  # type: ignore[attr-defined]
 
 
 def _ready_at_once(module: ModuleType) -> None:
@@ -174,9 +174,10 @@ REMOVALS: dict[str, tuple[str, Patch]] = {
     "open_gate": (_ATTEMPTS, without("_CLAIM", ") is true as open", ") is not null or true as open")),
     "follow_up_afterwards": ("service.engine.settle", _follow_up_afterwards),
     "no_window": ("service.engine.relay", _no_window),
-    "sure_replay": ("service.store.outbox", without("_REPLAY", "not_before = null,", "not_before = null, in_doubt = false,")),
+    "sure_replay": ("service.store.operations", without("_REPLAY", "not_before = null,", "not_before = null, in_doubt = false,")),
     "certain_when_lost": ("service.store.outbox", without("_LEASED_OUT", "state = 'unknown', in_doubt = true", "state = 'unknown'")),
-    "replay_the_living": ("service.store.outbox", without("_REPLAY", "and not (e.state = 'executing' and e.lease_until >= now())", "")),
+    "replay_the_living": ("service.store.selection", without("_BY_ID", "e.state = 'executing' and e.lease_until >= now() as live", "false as live")),
+    "replay_what_changed": ("service.store.operations", without("_REPLAY", "e.state = i.seen_state and e.attempt = i.seen_attempt", "true")),
     "outranked": ("service.engine.resolve", _outranked),
     "own_words": ("service.engine.resolve", _own_words),
     "at_once": ("service.engine.resolve", _at_once),
