@@ -178,7 +178,9 @@ def look(w: World, row: Row, hint: str | None) -> None:
     provider, ref = w.providers[row.kind], row.provider_ref or row.progress.get("payment_intent")
     outcome = verify.ask(provider, attempt, seconds=DEADLINE_SECONDS, intent=hint if row.kind == "charge" else None)
     found = judge(attempt.prior, ref, outcome)
-    if found.break_class:
+    if found.break_class and another_was_asked_for(w, row):
+        w.hits["contradicts: another request before the restore"] += 1
+    elif found.break_class:
         raise Broken(f"I5 a look at {row.id} ({attempt.prior}) contradicts our books: {found}")
     intent = verify._unconfirmed(outcome, hint)
     if intent is not None:
@@ -186,6 +188,18 @@ def look(w: World, row: Row, hint: str | None) -> None:
     if found.finding is Finding.SETTLED and row.state not in FINAL:
         w.hits[f"settled by a look: {type(outcome).__name__}"] += 1
         write(w, settled(w, attempt, outcome), until=w.hub.monotonic() + 5.0)
+
+
+def another_was_asked_for(w: World, row: Row) -> bool:
+    """Whether the object that an unsettled effect has found was made for another amount, in a life that was lost.
+
+    A database that has forgotten a key cannot refuse another request under it (I4). What comes then finds the first
+    one's object, sends nothing and waits for a person; there a contradiction is the only true answer (seed 11757597).
+    """
+    first = w.database.ever.get(row.progress.get("effect_id", ""))
+    if first is None or row.state in FINAL:
+        return False
+    return bool(first.id not in w.database.rows and first.request["amount"] != row.request["amount"])
 
 
 # --- persons ---------------------------------------------------------------------------------------------------------
@@ -210,6 +224,8 @@ def declare(w: World, row: Row) -> None:
     done = w.books.moved[row.id] > 0
     if row.kind != "email":
         w.hub.sleep(600.0 * w.random.random())  # from what he has seen there to what he types here
+    if row.id not in w.database.rows:
+        return  # the database went back meanwhile: there is no such effect, the command says (seed 11757861)
     attempt = w.database.attempt(row, row.state)
     provider = w.providers[row.kind]
     facts = {"in_doubt": row.in_doubt, "parked_reason": row.parked_reason, "provider_ref": row.provider_ref}

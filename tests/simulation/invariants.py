@@ -68,6 +68,8 @@ def _true(w: World, row: Row) -> None:
     moved = w.books.moved[row.id]
     if row.state == "succeeded" and not w.books.done[row.dedupe_key]:
         raise Broken(f"I5 {row.id} is succeeded and was never done")
+    if row.state == "succeeded" and row.kind in ("charge", "refund") and _amount(w, row) != row.request["amount"]:
+        raise Broken(f"I4 {row.id} is succeeded with {row.provider_ref}, which was made for another request")
     if row.state == "failed" and moved:
         raise Broken(f"I5 {row.id} is failed and was done")
     if row.booked > 1:
@@ -77,3 +79,10 @@ def _true(w: World, row: Row) -> None:
     flagged = (row.outcome or {}).get("possible_duplicate") or (row.outcome or {}).get("resolved")
     if row.state == "succeeded" and moved > 1 and not flagged and row.dedupe_key not in w.books.spared:
         raise Broken(f"{row.id} may be a duplicate and does not say so")
+
+
+def _amount(w: World, row: Row) -> int:
+    """What the object is made for that a charge or a refund names as its own; a person may have named one by hand."""
+    ref = row.provider_ref or ""
+    found = w.books.intents.get(ref) or w.books.refunds.get(ref) or row.request
+    return int(found["amount"])
