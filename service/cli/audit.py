@@ -140,6 +140,7 @@ def _document(report: Report) -> dict[str, Any]:
         "seen": dict(report.seen),
         "effects": report.effects,
         "seconds": round(report.seconds, 1),
+        "unchecked": dict(report.unchecked),
     }
 
 
@@ -149,6 +150,11 @@ def _tell(report: Report, found: list[dict[str, Any]]) -> None:
     typer.echo(headline(report))
     span = f"{report.since.isoformat(timespec='seconds')} to {report.until.isoformat(timespec='seconds')}"
     talk.say(f"audit {report.audit}: {span}, {report.effects} effects compared in {report.seconds:.0f} s")
+    if purged := report.unchecked.get("requests_purged"):
+        talk.say(f"{purged} requests are purged: their receipts, recipients and customers cannot be checked any more; "
+                 "their money can")  # fmt: skip
+    if facts_from := report.unchecked.get("no_facts_before"):
+        talk.say(f"facts before {facts_from:%Y-%m-%d} were dropped: doubt and late answers of then cannot be checked")
     if report.sums:
         sums = [{**row, "difference": row["provider"] - row["own"]} for row in report.sums]
         talk.table(sums, ("currency", "own", "provider", "difference", "fees"), as_json=False)

@@ -22,7 +22,7 @@ from service.providers.stripe import books as stripe_books
 from service.providers.stripe.api import StripeApi
 from service.providers.stripe.charges import HORIZON_SECONDS
 from service.settings import Settings
-from service.store import audit_tables, audits
+from service.store import audit_tables, audits, journal
 from service.store.audit_duties import CHECKS
 from service.store.audit_tables import Window
 
@@ -69,7 +69,11 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an audit found. `objects`: how many effects have so many money objects. Amounts are minor units."""
+    """What an audit found. `objects`: how many effects have so many money objects. Amounts are minor units.
+
+    `unchecked` says what cannot be told of old effects: `requests_purged` (receipts asked for, recipients, customers;
+    their money is compared all the same), `no_facts_before` (doubt and late answers, of months that were dropped).
+    """
 
     audit: int
     since: datetime
@@ -81,6 +85,7 @@ class Report:
     seen: Mapping[str, int]
     effects: int
     seconds: float
+    unchecked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def found(self) -> int:
@@ -100,7 +105,7 @@ def run(settings: Settings, wish: Wish, *, actor: str, progress: Progress = lamb
         window = _window(connection, wish, settings, before)
         audit = audits.begin(connection, *window, actor=actor)
         seen, effects = _gather(connection, api, window, wish, seconds=settings.provider_deadline, progress=progress)
-        asked = _asked(settings, wish, window)
+        asked = {**_asked(settings, wish, window), "facts_from": journal.kept_from(connection)}
         found, new = _compare(connection, audit, asked, progress)
         objects = audits.headline(connection, asked)
         report = Report(
@@ -113,6 +118,7 @@ def run(settings: Settings, wish: Wish, *, actor: str, progress: Progress = lamb
             seen=seen,
             effects=effects,
             seconds=monotonic() - began,
+            unchecked=audits.unchecked(connection, window.since),
         )
         audits.finish(connection, audit, _counts(report), before=before)
     return report
@@ -227,4 +233,5 @@ def _counts(report: Report) -> dict[str, Any]:
         "seen": dict(report.seen),
         "effects": report.effects,
         "seconds": round(report.seconds, 1),
+        **({"unchecked": {k: str(v) for k, v in report.unchecked.items()}} if report.unchecked else {}),
     }

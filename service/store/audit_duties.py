@@ -161,7 +161,9 @@ from own o
 where o.kind = 'email' and o.counted and o.state = 'succeeded' and case
     when :mail then not exists (select from seen_letters l
                                 where l.effect = o.id and (o.recipient is null or l.recipient = o.recipient))
-    else not exists (select from journal j
+    -- Of an effect whose facts were dropped with their month nothing can be said.
+    else (cast(:facts_from as timestamptz) is null or o.settled_at >= :facts_from) and not exists (
+                     select from journal j
                      where j.effect_id = o.id and j.fact in ('succeeded', 'verified', 'resolved', 'recovered')) end
 """,
 )

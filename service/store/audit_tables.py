@@ -46,7 +46,7 @@ create temporary table own (
     id uuid primary key, tenant text, kind text, state text, attempt bigint, amount bigint, currency text,
     provider text, ref text, intent text, first_sent_at timestamptz, settled_at timestamptz, created_at timestamptz,
     lease_until timestamptz, waits_since timestamptz, in_doubt boolean, concerns uuid, policy text, receipt boolean,
-    flagged boolean, customer text, recipient text, counted boolean);
+    flagged boolean, customer text, recipient text, purged boolean, counted boolean);
 """
 
 _COLUMNS = """
@@ -55,7 +55,7 @@ _COLUMNS = """
     e.first_sent_at, e.settled_at, e.created_at, e.lease_until, coalesce(e.patience_from, e.first_sent_at), e.in_doubt,
     e.concerns, e.policy, e.request ->> 'receipt_email' is not null,
     coalesce((e.outcome ->> 'possible_duplicate')::boolean, false), e.request ->> 'customer',
-    lower(e.request ->> 'to')
+    lower(e.request ->> 'to'), e.request is null
 """
 
 _FILL = f"""

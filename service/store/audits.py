@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 
 from service import settings
 from service.core.errors import ValidationError
-from service.store import pooler
+from service.store import journal, pooler
 from service.store.audit_checks import HEADLINE, LEDGER_SUMS, Check
 from service.store.database import make_engine, reachable
 
@@ -81,6 +81,7 @@ select b.id, b.class, b.subject, cast(b.effect_id as text) as effect_id, b.provi
 from breaks b where b.id > :after {where} order by b.id limit :limit
 """
 
+_UNCHECKED = text("select count(*) from own where counted and purged")
 _ASSIGN = text("update breaks set owner = :owner where id = :id and closed_at is null")
 _NOTE = text("""
 update breaks set note = case when note is null then '' else note || e'\\n' end || :note
@@ -144,6 +145,14 @@ def check(connection: Connection, one: Check, audit: int, asked: Mapping[str, An
 def headline(connection: Connection, asked: Mapping[str, Any]) -> dict[int, int]:
     """How many effects have how many money objects at the provider; all must have one."""
     return {int(row.objects): int(row.effects) for row in connection.execute(text(HEADLINE), asked)}
+
+
+def unchecked(connection: Connection, since: datetime) -> dict[str, Any]:
+    """What this audit cannot check any more: requests that were purged, and facts that went with their month."""
+    purged = connection.execute(_UNCHECKED).scalar_one()
+    kept_from = journal.kept_from(connection)
+    dropped = {"no_facts_before": kept_from} if kept_from and kept_from > since else {}
+    return {**({"requests_purged": int(purged)} if purged else {}), **dropped}
 
 
 def sums(connection: Connection, asked: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from service.engine import audit
 from service.engine.audit import Report, Wish
 from service.providers.mail import books as mail_books
 from service.settings import Settings
-from service.store import audits, breaks
+from service.store import audits, breaks, journal
 from service.store.audit_duties import CHECKS
 from service.store.database import statement
 from tests.contract.fake_servers import FakeServer, running
@@ -55,6 +55,28 @@ def of_class(class_: str, *, closed: bool = False) -> list[dict[str, object]]:
 
 def run(settings: Settings, since: datetime | None = None, until: datetime | None = None, lag: float = 0) -> Report:
     return audit.run(settings, Wish(since, until, lag), actor=ACTOR)
+
+
+def test_it_says_what_it_cannot_check_any_more_and_compares_the_money_all_the_same(
+    plot: Plot, settings: Settings
+) -> None:
+    own = plot.charge(at=hours(3), request={"receipt_email": "ada@example.test"})
+    plot.plant()
+    assert run(settings, hours(5)).unchecked == {}
+    plot.books.run("update effects set request = null where id = %s", own)
+    report = run(settings, hours(5))
+    assert report.unchecked == {"requests_purged": 1}
+    assert report.breaks["missing_at_provider"] == report.breaks["amount_mismatch"] == report.breaks["param_drift"] == 0
+    letter = plot.effect("email", at=hours(3), provider="smtp")
+    plot.books.run("delete from journal where effect_id = %s", letter)
+    assert run(settings, hours(5)).breaks["lost_email"] == 1
+    plot.books.run("alter table journal detach partition journal_first")
+    with statement() as connection:
+        kept_from = journal.kept_from(connection)
+    assert kept_from
+    report = run(settings, hours(5))
+    assert report.unchecked == {"requests_purged": 1, "no_facts_before": kept_from}
+    assert report.breaks["lost_email"] == 0, "nothing can be said of facts that are gone"
 
 
 # --- the window -------------------------------------------------------------------------------------------------
