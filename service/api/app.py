@@ -58,18 +58,19 @@ def create_app(settings: Settings, *, waiting_max: int = WAITING_MAX) -> FastAPI
     app.add_middleware(Methods)
     app.add_middleware(Admission, waiting_max=waiting_max)
     app.add_middleware(Arrival)
-    openapi.complete(app, keys=getattr(settings, "api_auth", "loopback") == "keys")
+    openapi.complete(app, keys=settings.api_auth == "keys")
     return app
 
 
 def refuse_open_door(settings: Settings) -> None:
     """Without keys, whoever reaches the API can charge; so by default only this machine reaches it."""
-    if not settings.api_host.startswith(_LOOPBACK) and not settings.api_open:
-        raise SettingsError(
-            f"COUNTERFOIL_API_HOST={settings.api_host} lets other machines call the API, which asks nobody for a key: "
-            "use 127.0.0.1, or set COUNTERFOIL_API_OPEN=true behind a gateway of your own",
-            field="COUNTERFOIL_API_HOST",
-        )
+    if settings.api_auth == "keys" or settings.api_host.startswith(_LOOPBACK) or settings.api_open:
+        return
+    raise SettingsError(
+        f"COUNTERFOIL_API_HOST={settings.api_host} lets other machines call the API, which asks nobody for a key: "
+        "set COUNTERFOIL_API_AUTH=keys, use 127.0.0.1, or set COUNTERFOIL_API_OPEN=true behind a gateway of your own",
+        field="COUNTERFOIL_API_HOST",
+    )
 
 
 @asynccontextmanager

@@ -56,6 +56,8 @@ class Arrival:
                 added["X-Request-Id"] = name
                 added["X-Content-Type-Options"] = "nosniff"
                 added.setdefault("Cache-Control", "no-store")
+                for field, value in scope["state"].get("rate_headers", {}).items():
+                    added[field] = value
             await send(message)
 
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from service.cli import exits, retention, talk
+from service.cli import exits, retention, roles, talk
 from service.cli.exits import examples
 from service.cli.ground import ground
 
@@ -45,6 +45,9 @@ def check(as_json: talk.Json = False) -> None:
 
 
 app.command("prune", epilog=examples(*retention.PRUNE_EXAMPLES))(retention.prune)
+
+
+app.command("roles", epilog=examples(*roles.EXAMPLES))(roles.roles)
 
 
 def _there() -> str | None:

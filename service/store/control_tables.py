@@ -137,6 +137,8 @@ api_keys = Table(
     Column("scopes", ARRAY(Text), nullable=False),
     Column("per_second", Double),
     Column("burst", BigInteger),
+    Column("tokens", Double, comment="requests that may begin now, as of filled_at"),
+    Column("filled_at", _TIME),
     Column("created_at", _TIME, nullable=False, server_default=_CLOCK),
     Column("created_by", Text, nullable=False),
     Column("expires_at", _TIME),
@@ -150,6 +152,8 @@ api_keys = Table(
     Column("revoked_by", Text),
     Column("used_at", _TIME, comment="to the minute: a write a minute, not one a request"),
     UniqueConstraint("hash", name="api_keys_hash"),
+    # Written by each request of a key that has a rate: heap-only, beside its last version.
+    postgresql_with={"fillfactor": "50"},
     comment="One key of one tenant: its hash, never itself.",
 )
 

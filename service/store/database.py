@@ -28,7 +28,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from service import settings
 from service.core.errors import DependencyUnavailable, SettingsError
-from service.store import pooler
+from service.store import pooler, tenancy
 
 POOL_SIZE = 8  # claims and settlements are combined, so a process rarely needs more than three at a time
 POOL_OVERFLOW = 24  # the API's threads
@@ -59,7 +59,7 @@ _AWAY = {
 """Outages that the driver files under bugs, because their codes are those of invalid transaction states."""
 
 _USED = "counterfoil_used"  # in what SQLAlchemy keeps of a connection until it is replaced
-_OTHER_TABLES = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
+_OTHER_TABLES = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
 """New code before `db upgrade`, or old code after a downgrade: it waits for its tables, as for a server."""
 
 
@@ -142,13 +142,21 @@ def transaction() -> Iterator[Connection]:
     Raises DependencyUnavailable when the database cannot be reached.
     """
     with reachable(), engine().begin() as connection:
+        tenancy.tell(connection)
         yield connection
 
 
 @contextmanager
 def statement() -> Iterator[Connection]:
-    """A connection in autocommit: each statement is its own transaction, without the two round trips around it."""
-    with reachable(), _engine_of(os.getpid(), "AUTOCOMMIT").connect() as connection:
+    """A connection in autocommit: each statement is its own transaction, without the two round trips around it.
+
+    For a login that row-level security binds to one tenant it is one transaction that says whose it is.
+    """
+    with (
+        reachable(),
+        _engine_of(os.getpid(), "AUTOCOMMIT").connect() as connection,
+        tenancy.told(connection),
+    ):
         yield connection
 
 
@@ -172,6 +180,9 @@ def reachable() -> Iterator[None]:
     except ProgrammingError as error:
         if isinstance(error.orig, _OTHER_TABLES):
             sentence = "the database lacks what this version needs; run `counterfoil db upgrade`"
+            raise DependencyUnavailable(f"{sentence} ({_first_line(error)})") from error
+        if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            sentence = "the login in COUNTERFOIL_DATABASE_URL may not do this; see `counterfoil db roles`"
             raise DependencyUnavailable(f"{sentence} ({_first_line(error)})") from error
         raise
     except TimeoutError as error:

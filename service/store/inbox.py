@@ -16,42 +16,11 @@ from sqlalchemy import Connection, text
 from service.core.event import Event
 from service.core.state import State
 
-# The object names its effect itself (metadata), or we know it by the reference we have stored. Effects that act upon
-# it (a capture of unknown outcome) are nudged as well: the event may be about them.
-# A row that somebody works on is skipped: Stripe must not wait for us, and the event stays open for `take`.
+# A function of the schema (migration 0008): a webhook belongs to no tenant, and whoever keeps one need not have the
+# right to change effects.
 _RECEIVE = text("""
-with input as materialized (
-    select cast(:provider as text) as provider, cast(:object_id as text) as object_id,
-           cast(:payment_intent as text) as payment_intent, cast(:effect_id as uuid) as effect_id
-), named as materialized (
-    select e.id from input i join effects e on e.id = i.effect_id
-    union select e.id from input i join effects e on e.provider_ref is not null and e.provider = i.provider
-        and e.provider_ref in (i.object_id, i.payment_intent)
-), linked as materialized (
-    select id from named union select d.id from named n join effects d on d.concerns = n.id
-), target as materialized (
-    select e.id, e.attempt from linked l join effects e on e.id = l.id
-    where e.state in ('unknown', 'awaiting') order by e.id for no key update of e skip locked
-), event as (
-    insert into inbox (provider, event_id, type, object_id, object_type, effect_id, payment_intent, event_at,
-                       available_at)
-    select i.provider, :event_id, :type, i.object_id, :object_type, i.effect_id, i.payment_intent, :at,
-           now() + make_interval(secs => case when exists (select from target) then :patience else 0 end)
-    from input i
-    on conflict (provider, event_id) do nothing returning event_id
-), due as (
-    update effects e set not_before = null from target t where e.id = t.id and exists (select from event)
-    returning e.id, e.attempt
-), duty as (
-    update outbox o set road = 'later', available_at = now()
-    from due d where o.effect_id = d.id and o.road in ('later', 'published')
-), facts as (
-    insert into journal (effect_id, fact, attempt, actor, evidence)
-    select id, 'hinted', attempt, :actor,
-           jsonb_build_object('event', cast(:event_id as text), 'type', cast(:type as text))
-    from due
-)
-select (select count(*) from event) as new, array(select cast(id as text) from due) as nudged
+select new, nudged from counterfoil_receive(:provider, :event_id, :type, :object_id, :object_type,
+    cast(:effect_id as uuid), :payment_intent, :at, :actor, :patience)
 """)
 
 _TAKE = text("""
