@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kombu import Exchange, Queue
+from kombu import Connection, Exchange, Queue
 
 PERIODIC = "periodic"
 DEAD = "counterfoil.dead"
@@ -38,3 +38,18 @@ def dead_letter_queue() -> Queue:
         durable=True,
         queue_arguments={"x-queue-type": "quorum", "x-max-length": DEAD_LETTERS_MAX},
     )
+
+
+def differing(connection: Connection, lanes: Iterable[str]) -> list[str]:
+    """The queues that RabbitMQ has in another form than ours (classic, without delivery limit): it refuses ours.
+
+    A queue that is not there is made, as any worker would. Raises what kombu raises when the broker is away.
+    """
+    wrong = []
+    for queue in lane_queues(lanes):
+        channel = connection.channel()
+        try:
+            queue(channel).queue_declare()
+        except connection.channel_errors:  # which ends the channel
+            wrong.append(queue.name)
+    return wrong
