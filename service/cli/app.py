@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import typer
 
-from service.cli import audit, chaos, config, db, doctor, effects, money, outbox, recover, run, send, up
+from service.cli import (
+    audit,
+    chaos,
+    config,
+    db,
+    doctor,
+    effects,
+    keys,
+    lanes,
+    money,
+    ops,
+    outbox,
+    recover,
+    run,
+    send,
+    top,
+    up,
+)
 from service.cli.exits import MEANINGS, examples
 
 app = typer.Typer(
@@ -40,6 +57,7 @@ app.add_typer(config.app, name="config")
 for _name, _program in run.PROGRAMS.items():
     app.command(_name, epilog=examples(*run.EXAMPLES[_name]), context_settings=run.CONTEXTS[_name])(_program)
 app.add_typer(db.app, name="db")
+app.add_typer(keys.app, name="keys")
 app.command("charge", epilog=examples(*send.CHARGE_EXAMPLES))(send.charge)
 app.command("email", epilog=examples(*send.EMAIL_EXAMPLES))(send.email)
 app.command("refund", epilog=examples(*money.REFUND_EXAMPLES))(money.refund)
@@ -47,6 +65,9 @@ app.command("capture", epilog=examples(*money.CAPTURE_EXAMPLES))(money.capture)
 app.command("cancel", epilog=examples(*money.CANCEL_EXAMPLES))(money.cancel)
 app.add_typer(effects.app, name="effects")
 app.add_typer(outbox.app, name="outbox")
+app.add_typer(ops.app, name="ops")
+app.add_typer(lanes.app, name="lanes")
+app.command("top", epilog=examples(*top.EXAMPLES))(top.top)
 app.add_typer(audit.app, name="audit")
 app.command("recover", epilog=examples(*recover.EXAMPLES))(recover.recover)
 app.command("chaos", epilog=examples(*chaos.EXAMPLES), add_help_option=False, context_settings=chaos.CONTEXT)(
