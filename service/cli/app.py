@@ -52,7 +52,12 @@ app.command(
     "up",
     epilog=examples("counterfoil up", "counterfoil up --only api,relay", "COUNTERFOIL_API_PORT=8080 counterfoil up"),
 )(up.up)
-app.command("doctor", epilog=examples("counterfoil doctor", "counterfoil doctor --json"))(doctor.doctor)
+app.command(
+    "doctor",
+    epilog=examples(
+        "counterfoil doctor", "counterfoil doctor --json", "counterfoil doctor || counterfoil outbox stats"
+    ),
+)(doctor.doctor)
 app.add_typer(config.app, name="config")
 for _name, _program in run.PROGRAMS.items():
     app.command(_name, epilog=examples(*run.EXAMPLES[_name]), context_settings=run.CONTEXTS[_name])(_program)

@@ -54,7 +54,14 @@ def list_breaks(
         raise typer.Exit(exits.NOTHING_MATCHED)
 
 
-@app.command("assign", epilog=examples("counterfoil audit breaks assign 17 --to ada"))
+@app.command(
+    "assign",
+    epilog=examples(
+        "counterfoil audit breaks assign 17 --to ada",
+        "counterfoil audit breaks assign 17 --to finance --json",
+        "counterfoil audit breaks assign 17 --to $USER",
+    ),
+)
 def assign(
     break_id: Id,
     to: Annotated[str, typer.Option(help="Whose it is from now on.")],
@@ -67,7 +74,14 @@ def assign(
     _change(break_id, lambda connection: audits.assign(connection, break_id, name), as_json=as_json, owner=name)
 
 
-@app.command("note", epilog=examples("counterfoil audit breaks note 17 'asked Stripe, case 4711'"))
+@app.command(
+    "note",
+    epilog=examples(
+        "counterfoil audit breaks note 17 'asked Stripe, case 4711'",
+        "counterfoil audit breaks note 17 'the customer has it twice' --json",
+        'counterfoil audit breaks note 17 "$(cat answer.txt)"',
+    ),
+)
 def note(
     break_id: Id,
     text: Annotated[str, typer.Argument(help="What was found out.", metavar="TEXT")],
@@ -80,7 +94,14 @@ def note(
     _change(break_id, lambda connection: audits.note(connection, break_id, words), as_json=as_json, note=words)
 
 
-@app.command("close", epilog=examples("counterfoil audit breaks close 17 --reason 'refunded by hand, re_123'"))
+@app.command(
+    "close",
+    epilog=examples(
+        "counterfoil audit breaks close 17 --reason 'refunded by hand, re_123'",
+        "counterfoil audit breaks close 17 --reason 'a payment of the old system'",
+        "counterfoil audit breaks close 17 --reason INC-42 --json",
+    ),
+)
 def close(
     break_id: Id,
     reason: Annotated[str, typer.Option(help="Why it is mended; kept with the break.")],

@@ -23,7 +23,12 @@ _KEY_KIND = re.compile(r"(?:sk|rk)_(?:test|live)_|whsec_")
 app = typer.Typer(help="The settings of this process.", no_args_is_help=True)
 
 
-@app.command("show", epilog=examples("counterfoil config show", "counterfoil config show --json"))
+@app.command(
+    "show",
+    epilog=examples(
+        "counterfoil config show", "counterfoil config show --json", "COUNTERFOIL_LEASE=60 counterfoil config show"
+    ),
+)
 def show(as_json: talk.Json = False) -> None:
     """Show every setting with its source: environment, embedded or default. Secrets are hidden."""
     from service import settings

@@ -11,7 +11,12 @@ from service.cli.ground import ground
 app = typer.Typer(help="The tables.", no_args_is_help=True)
 
 
-@app.command("upgrade", epilog=examples("counterfoil db upgrade", "counterfoil db upgrade --json"))
+@app.command(
+    "upgrade",
+    epilog=examples(
+        "counterfoil db upgrade", "counterfoil db upgrade --json", "counterfoil db upgrade && counterfoil doctor"
+    ),
+)
 def upgrade(as_json: talk.Json = False) -> None:
     """Run the migrations that are missing; two at once take turns. Safe to call on every deploy."""
     from service.store import schema
@@ -26,7 +31,12 @@ def upgrade(as_json: talk.Json = False) -> None:
         talk.say(f"the database is at {head}" if before == head else f"upgraded from {before or 'nothing'} to {head}")
 
 
-@app.command("check", epilog=examples("counterfoil db check", "counterfoil db check --json"))
+@app.command(
+    "check",
+    epilog=examples(
+        "counterfoil db check", "counterfoil db check --json", "counterfoil db check || counterfoil db upgrade"
+    ),
+)
 def check(as_json: talk.Json = False) -> None:
     """Say whether the database has this version's tables; exit code 1 if not."""
     from service.store import schema

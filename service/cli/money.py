@@ -12,14 +12,17 @@ _CHARGE = "019a2f6e-0000-7000-8000-000000000017"
 REFUND_EXAMPLES = (
     f"counterfoil refund --charge {_CHARGE} --amount 1200 --currency eur --key order:17:refund",
     f"counterfoil refund --charge {_CHARGE} --amount 1200 --currency eur --key order:17:refund --wait 10 --json",
+    f"counterfoil refund --charge {_CHARGE} --amount 500 --currency eur --reason duplicate --key order:17:refund:2",
 )
 CAPTURE_EXAMPLES = (
     f"counterfoil capture --charge {_CHARGE} --amount 4200 --currency eur --key order:17:capture",
     f"counterfoil capture --charge {_CHARGE} --amount 4200 --currency eur --key order:17:capture --wait 10 --json",
+    f"counterfoil capture --charge {_CHARGE} --amount 3000 --currency eur --key order:17:capture:part",
 )
 CANCEL_EXAMPLES = (
     f"counterfoil cancel --charge {_CHARGE} --key order:17:cancel",
     f"counterfoil cancel --charge {_CHARGE} --reason abandoned --key order:17:cancel --wait 10 --json",
+    f"counterfoil cancel --charge {_CHARGE} --reason requested_by_customer --key order:17:cancel",
 )
 
 Charge = Annotated[str, typer.Option("--charge", help="The charge's effect id, as `counterfoil charge` printed it.")]

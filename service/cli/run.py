@@ -39,7 +39,11 @@ EXAMPLES = {
         "counterfoil worker --pool prefork --concurrency 4 --queues charge",
         "counterfoil worker --queues email,periodic --max-tasks-per-child 10000",
     ),
-    "beat": ("counterfoil beat", "COUNTERFOIL_STATE_DIR=/var/lib/counterfoil counterfoil beat"),
+    "beat": (
+        "counterfoil beat",
+        "COUNTERFOIL_STATE_DIR=/var/lib/counterfoil counterfoil beat",
+        "COUNTERFOIL_LOG_FORMAT=console counterfoil beat",
+    ),
 }
 
 

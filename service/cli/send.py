@@ -19,6 +19,7 @@ CHARGE_EXAMPLES = (
 EMAIL_EXAMPLES = (
     "counterfoil email --to ada@example.com --subject Welcome --text 'Hello Ada' --key user:7:welcome",
     "counterfoil email --to ada@example.com --subject Welcome --text 'Hello Ada' --key user:7:welcome --wait 10 --json",
+    "counterfoil email --to ada@example.com --subject Code --text 417 --policy at_most_once --key user:7:code:3",
 )
 _DIGITS = re.compile(r"-?[0-9]{1,18}\Z", re.ASCII)  # what is negative is refused with the others, by its field
 _WAIT_CODES = {"succeeded": exits.DONE, "failed": exits.ERROR}

@@ -35,6 +35,7 @@ VERIFY_EXAMPLES = (
 RESOLVE_EXAMPLES = (
     "counterfoil effects resolve ID --as succeeded --ref pi_123 --reason INC-42 --evidence 'seen in the dashboard'",
     "counterfoil effects resolve ID --as failed --reason INC-42 --evidence 'the mail log has no such Message-ID' --yes",
+    "counterfoil effects resolve ID --as pending --reason INC-42 --evidence 'looked for it twice, an hour apart'",
     "Here 6: the effect, the provider or missing proof forbids it; 7: it does not answer. Nothing is written.",
 )
 
