@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 # Before the last claim that the database knows: clocks of two machines, and objects that Stripe made from an attempt's
 # later retry. A page holds a hundred objects, so an hour more costs seconds.
 MARGIN = timedelta(hours=1)
+BATCH_OBJECTS = 100  # as a page: one short transaction
 _NOTE = {"charge": "payment_intent", "refund": "refund"}
 _PROVIDER = "stripe"
 _ALL = 2**62  # no quarantine was written down yet, so nothing is known to be accepted after it
@@ -144,19 +145,44 @@ def _doubt(closed: Quarantine, actor: str, tell: Tell) -> int:
 
 
 def _import(settings: Settings, since: datetime, closed: Quarantine, actor: str, tell: Tell) -> Survey:
-    survey = Survey()
+    """Of several objects of one name the one that moved money counts, in whatever order they are listed.
+
+    A worker that stood still in W11 leaves a PaymentIntent that nobody confirmed beside the one that its heir did. To
+    adopt the first would be to confirm it: a second charge. So it is looked at when all that moved has its place.
+    """
+    survey, unmoved = Survey(), list[Leftover]()
     for page in _pages(settings, since, tell):
         with transaction() as connection:
             for thing, known in _sort(connection, page, survey):
-                if known is None:
-                    _orphan(connection, thing, closed)
-                elif thing.kind == known.kind and known.ref is None and State(known.state) not in FINAL:
-                    survey.counts["pointed"] += recovery.point(
-                        connection, known.id, name=_NOTE[thing.kind], ref=thing.ref, actor=actor
-                    )
-                elif (wrong := _contradiction(thing, known)) is not None:
-                    _break(connection, wrong, known.id, thing)
+                if thing.moved or (known is not None and known.ref is not None):
+                    _place(connection, thing, known, survey, closed=closed, actor=actor)
+                else:
+                    unmoved.append(thing)
+    for at in range(0, len(unmoved), BATCH_OBJECTS):
+        with transaction() as connection:
+            batch = unmoved[at : at + BATCH_OBJECTS]
+            known_now = recovery.known(connection, [thing.effect_id for thing in batch])
+            for thing in batch:
+                _place(connection, thing, known_now.get(thing.effect_id), survey, closed=closed, actor=actor)
     return survey
+
+
+def _place(
+    connection: Connection, thing: Leftover, known: Known | None, survey: Survey, *, closed: Quarantine, actor: str
+) -> None:
+    """Ours are pointed to, forgotten ones become orphans, and what cannot be is a break."""
+    if known is None:
+        _orphan(connection, thing, closed)
+        return
+    if thing.kind == known.kind and known.ref is None and State(known.state) not in FINAL:
+        if recovery.point(connection, known.id, name=_NOTE[thing.kind], ref=thing.ref, actor=actor):
+            survey.counts["pointed"] += 1
+            return
+        # Another object of its own was faster, on the same page or in the same batch.
+        known = recovery.known(connection, [known.id])[known.id]
+        survey.counts["contradictions"] += _contradiction(thing, known) is not None
+    if (wrong := _contradiction(thing, known)) is not None:
+        _break(connection, wrong, known.id, thing)
 
 
 def _pages(settings: Settings, since: datetime, tell: Tell) -> Iterator[list[Leftover]]:

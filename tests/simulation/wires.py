@@ -167,7 +167,9 @@ class StripeSide:
         )
 
     def read(self, path: str, params: Mapping[str, Any], *, seconds: float) -> dict[str, Any]:
-        """One page with all that was made since."""
+        """One page with all that was made since. Stripe lists the newest first; nothing may hang on that, so here it is
+        the oldest (seed 11653989: a recovery took the first of two PaymentIntents, and not the one that had moved money).
+        """
         things = self.books.refunds if path == "/v1/refunds" else self.books.intents
         since = params["created"]["gte"]
         return {"data": [dict(thing) for thing in things.values() if thing["created"] >= since], "has_more": False}

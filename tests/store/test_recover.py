@@ -14,7 +14,9 @@ from service.core.state import State
 from service.engine import audit, recover
 from service.engine.execute import Executor
 from service.engine.kind import Kind
-from service.providers.build import charge_provider
+from service.providers.build import charge_provider, stripe_api
+from service.providers.stripe.api import Call
+from service.providers.stripe.charges import create_params
 from service.settings import Settings
 from service.store import attempts, incarnation, orphans, recovery
 from service.store.attempts import Settlement
@@ -61,6 +63,18 @@ class House:
             self.books.make_due(effect_id)
         provider = charge_provider(self.settings)
         return dict(Executor(self.settings, actor="worker").run(Kind("charge", provider=lambda: provider), ids).ended)
+
+    def prepared_again(self, effect_id: str) -> str:
+        """A newer PaymentIntent of the same name that nobody confirmed: a create leaves it whose answer is lost, when the
+        look-up after it knows an older one only. Stripe lists the newest first.
+        """
+        with statement() as connection:
+            attempt = attempts.standing(connection, effect_id)
+        assert attempt
+        call = Call(5.0, lambda: None)
+        made = stripe_api(self.settings).create(create_params(attempt), f"{effect_id}:again", call, in_doubt=False)
+        assert made.body
+        return str(made.body["id"])
 
     def forget(self, *ids: str) -> None:
         """These commits were lost."""
@@ -223,6 +237,33 @@ def test_an_effect_whose_settlement_was_lost_is_pointed_to_its_money(house):
     assert house.recover().found["pointed"] == 1
     assert house.run(effect_id) == {"succeeded": 1}
     assert house.money({effect_id}) == [effect_id]
+
+
+def test_of_two_payment_intents_an_unsettled_effect_is_pointed_to_the_one_that_moved_money(house, books):
+    """In whatever order they are listed: a person who replays it a day later would confirm the other one as well."""
+    [effect_id] = house.charged("unsettled twice")
+    charged = books.effect(effect_id)["provider_ref"]
+    house.prepared_again(effect_id)
+    house.unsettle(effect_id)
+    house.quarantine()
+    assert house.recover().found["pointed"] == 1
+    assert house.run(effect_id) == {"succeeded": 1}
+    assert books.effect(effect_id)["provider_ref"] == charged
+    assert house.money({effect_id}) == [effect_id]
+
+
+def test_of_two_payment_intents_a_repeated_key_goes_on_with_the_one_that_moved_money(house, books):
+    """Else it would confirm the other one at once, under a key of its own: a second charge."""
+    [lost] = house.charged("lost twice")
+    charged = books.effect(lost)["provider_ref"]
+    house.prepared_again(lost)
+    house.forget(lost)
+    house.quarantine()
+    house.recover()
+    [again] = books.accept(order("lost twice", request=CARD))
+    assert house.run(again) == {"succeeded": 1}
+    assert books.effect(again)["provider_ref"] == charged
+    assert house.money({lost, again}) == [lost]
 
 
 def test_what_contradicts_a_settled_effect_is_a_break_and_changes_nothing(house, books):
