@@ -128,7 +128,7 @@ with asked as (
 )"""
 _TELL = """
 , facts as (
-    insert into journal (effect_id, fact, attempt, actor, evidence)
+    insert into journal (effect_id, fact, attempt, actor, evidence){lost}
     select id, '{fact}', attempt, :actor, jsonb_strip_nulls(jsonb_build_object(
         'reason', cast(:reason as text), 'was', was, 'operation', cast(:operation as text){more}))
     from changed
@@ -146,11 +146,13 @@ select cast(id as text) from changed
 """
 
 # Due now, with a new budget, whatever it was parked for. What is in doubt stays in doubt, and the keys are the same.
+# An attempt that has lost its lease may have sent (W7, W8): it stands as `unknown`, as any other lost lease does.
 _REPLAY = text(
     _CHOSEN.format(condition="")
     + """, changed as (
-    update effects e set state = case when e.state = 'parked' then 'pending' else e.state end, not_before = null,
-        budget_from = e.attempt,
+    update effects e set
+        state = case e.state when 'parked' then 'pending' when 'executing' then 'unknown' else e.state end,
+        in_doubt = e.in_doubt or e.state = 'executing', lease_until = null, not_before = null, budget_from = e.attempt,
         -- One that waits for another effect was never sent: its patience begins when it is.
         patience_from = case when e.first_sent_at is not null then now() end
     from found f where e.id = f.id returning e.id, e.attempt, f.state as was
@@ -158,7 +160,13 @@ _REPLAY = text(
     update outbox o set road = 'later', available_at = now(), parked_at = null, parked_reason = null
     from changed c where o.effect_id = c.id
 )"""
-    + _TELL.format(fact="replayed", more="", ended="")
+    + _TELL.format(
+        fact="replayed",
+        more="",
+        ended="",
+        lost="""
+    select id, 'leased_out', attempt, :actor, cast('{}' as jsonb) from changed where was = 'executing' union all""",
+    )
 )
 # Held by a person: nothing claims it until somebody lifts that. Not what the provider is working on (`awaiting`).
 _PARK = text(
@@ -174,6 +182,7 @@ _PARK = text(
         fact="parked",
         more=", 'parked_reason', 'by_person'",
         ended=", ended = case when c.id is not null then 'parked' end",
+        lost="",
     )
 )
 # Lifts a person's park and nothing else: the budget, the age and the time it is due are what they were.
@@ -186,7 +195,7 @@ _UNPARK = text(
         parked_reason = null
     from changed c join effects e on e.id = c.id where o.effect_id = c.id
 )"""
-    + _TELL.format(fact="unparked", more="", ended=", ended = case when c.id is not null then 'unparked' end")
+    + _TELL.format(fact="unparked", more="", ended=", ended = case when c.id is not null then 'unparked' end", lost="")
 )
 
 

@@ -174,7 +174,7 @@ REMOVALS: dict[str, tuple[str, Patch]] = {
     "open_gate": (_ATTEMPTS, without("_CLAIM", ") is true as open", ") is not null or true as open")),
     "follow_up_afterwards": ("service.engine.settle", _follow_up_afterwards),
     "no_window": ("service.engine.relay", _no_window),
-    "sure_replay": ("service.store.operations", without("_REPLAY", "not_before = null,", "not_before = null, in_doubt = false,")),
+    "sure_replay": ("service.store.operations", without("_REPLAY", "in_doubt = e.in_doubt or e.state = 'executing'", "in_doubt = false")),
     "certain_when_lost": ("service.store.outbox", without("_LEASED_OUT", "state = 'unknown', in_doubt = true", "state = 'unknown'")),
     "replay_the_living": ("service.store.selection", without("_BY_ID", "e.state = 'executing' and e.lease_until >= now() as live", "false as live")),
     "replay_what_changed": ("service.store.operations", without("_REPLAY", "e.state = i.seen_state and e.attempt = i.seen_attempt", "true")),
