@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from service.store import operations
-from service.store.database import statement, transaction
+from service.store.database import SchemaRefused, statement, transaction
 
 BATCH = 100  # one commit's share: no row stays locked for long, and a pause is heeded soon
 # So long an effect may take until it rests after its replay; then it counts as it stands, and an operation can end.
@@ -38,12 +38,22 @@ def run_once() -> Driven:
             return Driven()
     dealt, seen = 0, list[str]()
     while True:
-        with transaction() as connection:
-            held = operations.hold(connection, seen)
-            if held is None:
-                return Driven(dealt, len(seen))
-            seen.append(held["id"])
-            dealt += _drive(connection, held)
+        try:
+            with transaction() as connection:
+                held = operations.hold(connection, seen)
+                if held is None:
+                    return Driven(dealt, len(seen))
+                seen.append(held["id"])
+                dealt += _drive(connection, held)
+        except SchemaRefused as error:
+            _refused(seen[-1], error)
+
+
+def _refused(id_: str, error: Exception) -> None:
+    """A contradiction that the schema has refused, nothing written: that operation ends, and the relay goes on."""
+    with transaction() as connection:
+        operations.finish(connection, id_, "stopped", f"the database refused a step of it ({type(error).__name__})")
+    log.error("operation_refused", operation=id_, error=str(error).partition("\n")[0][:500])
 
 
 def _drive(connection: Any, held: Mapping[str, Any]) -> int:

@@ -153,10 +153,12 @@ class Relay:
         """Operations and lanes are looked after now and then; what that makes due is taken in the same round."""
         if monotonic() < self._drove_at + DRIVE_SECONDS:
             return
-        self._driving = bool(drive.run_once().operations)
+        driven = drive.run_once().operations
         with statement() as connection:
             self._paused = frozenset(lanes.paused(connection))
-            lanes.release(connection)
+            released = lanes.release(connection)
+        # What a lane had held comes back by the batch: the next one must not wait for the poll.
+        self._driving = bool(driven or released)
         self._drove_at = monotonic()
 
     def _not_paused(self, taken: list[outbox.Due]) -> list[outbox.Due]:

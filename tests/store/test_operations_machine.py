@@ -432,3 +432,18 @@ def test_a_replayed_effect_whose_lease_is_over_stands_as_unknown_until_somebody_
     books.check()
     [attempt] = books.claim(one)
     assert (attempt.prior, attempt.in_doubt) == (State.UNKNOWN, True)
+
+
+def test_an_operation_that_the_schema_refuses_ends_and_the_others_go_on(books):
+    ids = books.accept(order("one"), order("two"))
+    plans = [operations.plan(Verb.PARK, Selection(ids=(one,)), actor="ada@host") for one in ids]
+    for plan in plans:
+        operations.start(plan.id, reason="INC-42", pace=Pace(), **PERSON)
+    books.run(
+        f"alter table operation_items add constraint broken check (effect_id <> '{ids[0]}' or result = 'waiting')"
+    )
+    drive.run_once()
+    refused, other = (operations.show(plan.id) for plan in plans)
+    assert (refused.state, other.done) == ("stopped", 1)
+    assert "refused" in str(refused.stop_reason)
+    assert [books.effect(one)["state"] for one in ids] == ["pending", "parked"]

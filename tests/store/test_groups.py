@@ -1,0 +1,77 @@
+"""Failure groups: what fails in the same way is one line, and what is particular to one effect is not in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.core.errors import ValidationError
+from service.core.operation import Selection, Verb
+from service.core.state import State
+from service.engine import groups, operations
+from tests.store.answers import parked, waiting
+from tests.store.books import Books, order, orders
+
+ME = {"actor": "me@host", "door": "cli"}
+SAME = [
+    "pi_3Abc of ada@example.test: timed out after 30 s",
+    "pi_9Xyz of bob@example.org: timed out after 7 s",
+    "pi_0 of c.d+e@example.co.uk: timed out after 12000 s",
+]
+
+
+def failing(books: Books, *errors: str) -> list[str]:
+    ids = books.accept(*orders(len(errors)))
+    for attempt, error in zip(sorted(books.claim(*ids), key=lambda one: ids.index(one.id)), errors, strict=True):
+        books.settle(waiting(attempt, State.UNKNOWN, "unknown", error=error))
+    return ids
+
+
+def test_ids_numbers_and_addresses_make_no_group_of_their_own(books):
+    ids = failing(books, *SAME, "certificate expired")
+    large, small = groups.listed()
+    assert (large.count, large.state, large.kind, large.money) == (3, "unknown", "charge", {"eur": 3 * 4200})
+    assert large.error == "<ref> of <address>: timed out after <n> s"
+    assert (list(large.sample), small.count) == (ids[:3], 1)
+    assert large.first_seen <= large.last_seen
+
+
+def test_what_is_well_is_in_no_group(books):
+    books.accept(order())
+    assert groups.listed() == []
+
+
+def test_a_group_keeps_its_name_and_can_be_selected(books):
+    ids = failing(books, *SAME)
+    [group] = groups.listed()
+    assert len(group.id) == 12
+    assert operations.plan(Verb.REPLAY, Selection(group=group.id), actor="me").ids == tuple(ids)
+    assert [found.id for found in groups.listed(group=group.id)] == [group.id]
+
+
+def test_parked_effects_are_grouped_by_what_they_were_parked_for(books):
+    ids = books.accept(*orders(2))
+    one, two = books.claim(*ids)
+    books.settle(parked(one, "echo_mismatch"), parked(two, "attempt_budget"))
+    assert {group.reason for group in groups.listed()} == {"echo_mismatch", "attempt_budget"}
+
+
+def test_a_note_stays_with_the_group_and_stands_in_the_operators_log(books):
+    failing(books, SAME[0])
+    [group] = groups.listed()
+    groups.note(group.id, " INC-42: the bank is away ", **ME)
+    [note] = groups.listed()[0].notes
+    assert (note["note"], note["author"]) == ("INC-42: the bank is away", "me@host")
+    assert books.one("select subject from actions") == f"group {group.id}"
+
+
+@pytest.mark.parametrize(("said", "match"), [("", "characters"), (" ", "characters"), ("x" * 2001, "characters")])
+def test_an_empty_or_endless_note_is_refused(books, said, match):
+    failing(books, SAME[0])
+    with pytest.raises(ValidationError, match=match):
+        groups.note(groups.listed()[0].id, said, **ME)
+
+
+@pytest.mark.usefixtures("books")
+def test_a_note_belongs_to_a_group_that_is_there():
+    with pytest.raises(ValidationError, match="no group"):
+        groups.note("000000000000", "hello", **ME)
