@@ -87,17 +87,20 @@ _ENDED = text("""
 update operation_items i set ended = e.state
 from effects e
 where i.operation_id = cast(:id as uuid) and i.result = 'done' and i.ended is null and e.id = i.effect_id
-  and (e.state in ('succeeded', 'failed', 'parked')
+  and (e.state in ('succeeded', 'failed', 'parked') or (e.state = 'unknown' and e.attempt > i.seen_attempt)
        or (i.done_at < clock_timestamp() - make_interval(secs => :patience) and e.state <> 'executing'))
 """)
 _STANDING = text("""
 select count(*) filter (where result = 'waiting') as waiting, count(*) filter (where result = 'done') as done,
        count(*) filter (where result = 'done' and ended is null) as under_way,
        count(*) filter (where ended in ('failed', 'parked', 'unknown')) as failures,
-       count(*) filter (where position <= :canary and result = 'waiting') as canary_waiting,
-       count(*) filter (where position <= :canary and result = 'done' and ended is null) as canary_under_way,
-       count(*) filter (where position <= :canary and ended is not null and ended <> 'succeeded') as canary_failures
-from operation_items where operation_id = cast(:id as uuid)
+       -- The first ones that were touched: one that was skipped proves nothing.
+       greatest(0, least(:canary - count(*) filter (where result = 'done'), count(*) filter (where result = 'waiting')))
+           as canary_waiting,
+       count(*) filter (where result = 'done' and turn <= :canary and ended is null) as canary_under_way,
+       count(*) filter (where result = 'done' and turn <= :canary and ended <> 'succeeded') as canary_failures
+from (select *, row_number() over (partition by result order by position) as turn from operation_items
+      where operation_id = cast(:id as uuid)) i
 """)
 _NEXT = text("""
 select cast(effect_id as text) as effect_id from operation_items

@@ -10,7 +10,7 @@ from service.core.state import State
 from service.engine import drive, operations
 from service.store import outbox
 from service.store.database import statement
-from tests.store.answers import final
+from tests.store.answers import final, waiting
 from tests.store.answers import parked as stuck
 from tests.store.books import Books, orders
 
@@ -165,6 +165,36 @@ def test_a_canary_that_does_not_succeed_stops_the_operation(books):
     assert (stopped.state, stopped.done, stopped.waiting) == ("stopped", 2, 3)
     assert "did not succeed" in str(stopped.stop_reason)
     assert roads(books)[-3:] == ["parked"] * 3
+
+
+def test_a_canary_that_is_skipped_proves_nothing_the_next_one_takes_its_place(books):
+    ids = parked(books, 3)
+    plan = operations.plan(Verb.REPLAY, Selection(ids=tuple(ids)), actor="me@host")
+    started(Selection(ids=(ids[0],)))
+    drive.run_once()  # it has changed since the plan
+    operations.start(plan.id, reason="INC-42", pace=Pace(canary=1), **ME)
+    for _ in range(3):
+        drive.run_once()
+    found = operations.show(plan.id)
+    assert (found.done, found.waiting, sum(found.skipped.values())) == (1, 1, 1)
+    settle_all(books, [ids[1]])
+    drive.run_once()
+    assert operations.show(plan.id).done == 2
+
+
+def test_an_effect_that_is_unknown_again_has_come_to_rest_and_one_nobody_has_tried_has_not(books):
+    one, two = accepted(books, 2)
+    for attempt in books.claim(one, two):
+        books.settle(waiting(attempt, State.UNKNOWN, "unknown"))
+    id_ = started(Selection(state="unknown"), Pace(failures_max=0))
+    drive.run_once()
+    drive.run_once()
+    assert operations.show(id_).ended == {"under way": 2}
+    [attempt] = books.claim(one)
+    books.settle(waiting(attempt, State.UNKNOWN, "unknown"))
+    drive.run_once()
+    found = operations.show(id_)
+    assert (found.state, found.ended) == ("stopped", {"unknown": 1, "under way": 1})
 
 
 def test_more_failures_than_allowed_stop_the_operation(books):
