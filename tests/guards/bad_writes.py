@@ -18,6 +18,7 @@ from tests.migrations.test_guards import Sql
 from tests.store.books import order
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
+OPERATION = order().id
 ROWS: dict[str, dict[str, Any]] = {
     "audits": {"since": _NOW, "until": _NOW + timedelta(days=1), "actor": "me"},
     "breaks": {"class": "missing", "subject": "one"},
@@ -29,6 +30,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "orphans": {"provider": "stripe", "provider_ref": "pi_1", "kind": "charge"},
     "outbox": {"kind": "charge", "lane": "charge", "road": "fresh"},
     "journal": {"fact": "accepted", "attempt": 0, "actor": "me"},
+    "operations": {"id": OPERATION, "verb": "replay", "selector": {}, "total": 1, "planned_by": "me", "expires_at": _NOW},
+    "operation_items": {"operation_id": OPERATION, "effect_id": OPERATION, "position": 1, "seen_state": "parked", "seen_attempt": 1},
+    "group_notes": {"group_id": "0123456789ab", "note": "INC-42", "author": "me"},
+    "lanes": {"name": "slow", "paused_at": _NOW, "paused_by": "me", "pause_reason": "slow"},
+    "actions": {"actor": "me", "door": "cli", "verb": "pause", "subject": "lane slow"},
     "purges": {"subject": "requests", "until": _NOW},
     "kept_requests": {"effect_id": order().id, "why": "break"},
     "api_keys": {"id": "cfk_a", "tenant": "t", "name": "n", "hash": "a" * 64, "scopes": ["effects:read"], "created_by": "me"},
@@ -52,10 +58,16 @@ class Hand(Sql):
         row = {**ROWS[table], **changes}
         if table in ("outbox", "journal") and "effect_id" not in changes:
             row["effect_id"] = self.effect()
+        if table == "operation_items" and "operation_id" not in changes:
+            self._operation()
         names = q.SQL(", ").join(map(q.Identifier, row))
         marks = q.SQL(", ").join(map(q.Placeholder, row))
         statement = q.SQL("insert into {} ({}) values ({})").format(q.Identifier(table), names, marks)
         self.connection.execute(statement, {name: Jsonb(v) if isinstance(v, dict) else v for name, v in row.items()})
+
+    def _operation(self) -> None:
+        if self.connection.execute("select 1 from operations where id = %s", [OPERATION]).fetchone() is None:
+            self.put("operations")
 
     def do(self, statement: str) -> None:
         self.connection.execute(statement)
@@ -125,7 +137,9 @@ EFFECTS = {
 
 def _each_month(hand: Hand) -> None:
     """Truncate one partition after the other; refused when all of them refuse."""
-    months = hand.connection.execute("select inhrelid::regclass::text from pg_inherits where inhparent = 'journal'::regclass")
+    months = hand.connection.execute(
+        "select inhrelid::regclass::text from pg_inherits where inhparent = 'journal'::regclass"
+    )
     refused: Exception | None = None
     for (name,) in months.fetchall():
         try:
@@ -154,7 +168,7 @@ OTHERS = {
     "journal_fact": Bad("a fact that explains nothing (I8)", lambda h: h.put("journal", fact="guessed")),
     "journal_attempt": Bad("a fact of an attempt that cannot be (I8)", lambda h: h.put("journal", attempt=-1)),
     "trigger journal_append_only": Bad("a fact is rewritten (I8)", lambda h: h.do("update journal set actor = 'you'"), lambda h: h.put("journal")),
-    "trigger journal_keep": Bad("a month of facts is gone (I8)", lambda h: _each_month(h), lambda h: h.put("journal")),
+    "trigger journal_keep": Bad("a month of facts is gone (I8)", _each_month, lambda h: h.put("journal")),
     "inbox_pkey": Bad("one event is looked at twice as often as it came", *reversed(_twice("inbox"))),
     "inbox_tries": Bad("fewer tries than none", lambda h: h.put("inbox", tries=-1)),
     "inbox_result": Bad("processed, and nobody knows with what result", lambda h: h.put("inbox", processed_at=_NOW)),
@@ -199,6 +213,38 @@ OTHERS = {
     "circuits_kinds": Bad("open, and for no kind", lambda h: h.put("circuits", kinds=[])),
     "circuits_failures": Bad("fewer failures than none: it never opens", lambda h: h.put("circuits", failures=-1)),
     "circuits_open": Bad("open without a probe: its effects wait for ever (I2)", lambda h: h.put("circuits", opened_at=_NOW)),
+    "operations_pkey": Bad("two operations of one name: the wrong one is started", *reversed(_twice("operations"))),
+    "operations_verb": Bad("a verb that no relay knows: it runs for ever", lambda h: h.put("operations", verb="delete")),
+    "operations_state": Bad("an operation that nobody drives and nobody sees end", lambda h: h.put("operations", state="gone")),
+    "operations_total": Bad("fewer effects than none", lambda h: h.put("operations", total=-1)),
+    "operations_pace": Bad("a pace of nothing: it never ends", lambda h: h.put("operations", per_second=0.0)),
+    "operations_started": Bad("effects are replayed, and nobody has said why (I8)", lambda h: h.put("operations", state="running")),
+    "operations_paused": Bad("paused, and it goes on", lambda h: h.put("operations", paused_at=_NOW)),
+    "operations_finished": Bad("finished, and it can be started", lambda h: h.put("operations", finished_at=_NOW)),
+    "operation_items_pkey": Bad("one operation replays one effect twice", lambda h: h.put("operation_items", position=2), lambda h: h.put("operation_items")),
+    "operation_items_position": Bad("two effects are the third: which one is a canary?", lambda h: h.put("operation_items", effect_id=_STRANGER), lambda h: h.put("operation_items")),
+    "operation_items_result": Bad("neither done nor skipped nor waiting", lambda h: h.put("operation_items", result="lost", done_at=_NOW)),
+    "operation_items_done": Bad("done at no time: the pace does not count it", lambda h: h.put("operation_items", result="done")),
+    "operation_items_why": Bad("skipped, and nobody knows why", lambda h: h.put("operation_items", result="skipped", done_at=_NOW)),
+    "operation_items_ended": Bad("came to rest before it was touched", lambda h: h.put("operation_items", ended="parked")),
+    "operation_items_operation_id_fkey": Bad("an item of no plan", lambda h: h.put("operation_items", operation_id=_STRANGER)),
+    "trigger operation_items_frozen": Bad("what is carried out is not what was seen", lambda h: h.do("update operation_items set seen_attempt = 2"), lambda h: h.put("operation_items")),
+    "group_notes_pkey": Bad(
+        "two notes of one number",
+        lambda h: h.do("insert into group_notes (group_id, id, note, author) overriding system value values ('a', 1, 'n', 'me')"),
+        lambda h: h.do("insert into group_notes (group_id, id, note, author) overriding system value values ('a', 1, 'n', 'me')"),
+    ),
+    "group_notes_note": Bad("a note that says nothing", lambda h: h.put("group_notes", note="")),
+    "lanes_pkey": Bad("one lane is paused and is not", *reversed(_twice("lanes"))),
+    "lanes_paused": Bad("paused by nobody: whom to ask?", lambda h: h.put("lanes", paused_by=None)),
+    "actions_pkey": Bad(
+        "two actions of one number",
+        lambda h: h.do("insert into actions (id, actor, door, verb, subject) overriding system value values (1, 'me', 'cli', 'v', 's')"),
+        lambda h: h.do("insert into actions (id, actor, door, verb, subject) overriding system value values (1, 'me', 'cli', 'v', 's')"),
+    ),
+    "actions_door": Bad("came in by no door that we have", lambda h: h.put("actions", door="window")),
+    "trigger actions_append_only": Bad("who did it is rewritten", lambda h: h.do("update actions set actor = 'you'"), lambda h: h.put("actions")),
+    "trigger actions_keep": Bad("who did what is gone", lambda h: h.do("truncate actions"), lambda h: h.put("actions")),
     "api_keys_pkey": Bad("one name, two keys: the wrong one is revoked", lambda h: h.put("api_keys", hash="b" * 64), lambda h: h.put("api_keys")),
     "api_keys_hash": Bad("one key opens for two tenants", lambda h: h.put("api_keys", id="cfk_b"), lambda h: h.put("api_keys")),
     "api_keys_hash_form": Bad("a key that was kept in clear", lambda h: h.put("api_keys", hash="cfk_a_secret")),
@@ -219,6 +265,7 @@ OTHERS = {
 BAD = {**EFFECTS, **OTHERS}
 
 QUICK_ONLY = {
+    "actions_subject": "what was done to a lane, a key or an operation is found",
     "breaks_effect": "a person looks for the breaks of an effect",
     "effects_caused_by": "the receipt of a charge is found",
     "effects_concerns": "what waits for a charge is woken",
@@ -226,6 +273,10 @@ QUICK_ONLY = {
     "effects_settled": "an audit finds its window",
     "inbox_open": "what nobody has looked at is found",
     "inbox_received": "old events are found",
+    "operation_items_effect": "the operations of an effect are found",
+    "operations_open": "a relay finds what it has to drive",
+    "operations_planned_at": "people see the newest first",
+    "outbox_held": "a resumed lane finds what it held",
     "outbox_by_kind": "a relay that may not take all kinds finds what it may",
     "outbox_fresh": "a relay takes fresh rows by priority",
     "outbox_later": "a relay takes what comes due again",
