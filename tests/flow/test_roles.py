@@ -131,14 +131,14 @@ class Api:
             connection.close()
 
 
-def tool(system: System, logins: Logins, *arguments: str, code: int = 0) -> Any:
+def tool(system: System, logins: Logins, *arguments: str, codes: tuple[int, ...] = (0,)) -> Any:
     """`counterfoil ARGUMENTS --json` with the operator's login."""
     own = {**system.settings, "DATABASE_URL": logins.urls["operator"]}
     done = subprocess.run(
         [sys.executable, "-m", "service", *arguments, "--json"],
         env=environment(**own), capture_output=True, text=True, check=False, timeout=90,
     )  # fmt: skip
-    assert done.returncode == code, (arguments, done.returncode, done.stdout, done.stderr)
+    assert done.returncode in codes, (arguments, done.returncode, done.stdout, done.stderr)
     assert "may not do this" not in done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
@@ -226,8 +226,8 @@ def test_the_operators_tool_does_its_work_with_its_own_login(system: System, log
     for words in (("effects", "list"), ("effects", "show", effect), ("effects", "verify", effect), ("outbox", "stats"),
                   ("db", "check"), ("keys", "create", "--name", "n", "--scope", "effects:read"), ("keys", "list")):  # fmt: skip
         tool(system, logins, *words)
-    # The fake has money of other tests, which an audit of this database rightly calls breaks: exit code 1, and a report.
-    [report] = tool(system, logins, "audit", "--lag", "0", code=1)
+    # 1 is "breaks found": the fake may have money of other tests. What counts is that this login can finish an audit.
+    [report] = tool(system, logins, "audit", "--lag", "0", codes=(0, 1))
     assert report["audit"] == system.sql("select max(id) as id from audits where finished_at is not null")[0]["id"]
     [key] = tool(system, logins, "keys", "list")
     tool(system, logins, "keys", "rotate", key["id"], "--grace", "1h")
