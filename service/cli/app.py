@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import Annotated
+
 import typer
 
 from service.cli import (
@@ -19,6 +22,7 @@ from service.cli import (
     recover,
     run,
     send,
+    talk,
     top,
     up,
 )
@@ -32,6 +36,19 @@ app = typer.Typer(
     epilog=f"Exit codes: {MEANINGS}",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _all(
+    context: typer.Context,
+    *,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No remarks on stderr; errors only.")] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours; NO_COLOR=1 does the same.")] = False,
+) -> None:
+    plain = no_color or bool(os.environ.get("NO_COLOR"))
+    talk.manner(quiet=quiet, colour=not plain)
+    if plain:
+        context.color = False  # click's own colours
 
 
 @app.command(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -10,7 +11,7 @@ from service.cli import exits, retention, talk, verifying
 from service.cli.exits import examples
 from service.cli.ground import effect_id, ground
 from service.core.errors import EffectNotFound
-from service.core.state import State
+from service.core.state import FINAL, State
 
 COLUMNS = ("id", "kind", "state", "attempt", "amount", "currency", "dedupe_key", "created_at")
 LIMIT_MAX = 10_000
@@ -62,13 +63,14 @@ def list_effects(
 def show(id_: Id, as_json: talk.Json = False) -> None:
     """Show one effect and its journal."""
     ground()
-    from service.store import effects, journal
+    from service.store import effects, groups, journal
     from service.store.database import statement
 
     known = effect_id(id_)
     with statement() as connection:
         row = effects.get(connection, known)
         facts = journal.of(connection, known)
+        group = groups.of(connection, known)
     if row is None:
         raise EffectNotFound(f"no effect {known}")
     if as_json:
@@ -76,6 +78,21 @@ def show(id_: Id, as_json: talk.Json = False) -> None:
         return
     talk.record(row, as_json=False)
     talk.table(facts, ("at", "fact", "attempt", "actor", "evidence"), as_json=False)
+    talk.say(_next(row, group))
+
+
+def _next(row: Mapping[str, Any], group: str | None) -> str:
+    """The one thing to do about an effect."""
+    state = State(row["state"])
+    if state in FINAL:
+        return "nothing is left to do: this is final"
+    if row.get("parked_reason") == "by_person":
+        return f"let it go on: counterfoil outbox unpark --id {row['id']}"
+    if state is State.PARKED:
+        return f"mend what the last error says, then see the plan: counterfoil outbox replay --group {group}"
+    if state is State.UNKNOWN:
+        return f"ask the provider: counterfoil effects verify {row['id']}"
+    return "it goes on by itself; watch it: counterfoil top"
 
 
 app.command("verify", epilog=examples(*verifying.VERIFY_EXAMPLES))(verifying.verify)

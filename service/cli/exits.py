@@ -64,8 +64,8 @@ def explain(error: BaseException, *, as_json: bool) -> int:
         code = error.code if isinstance(error, CounterfoilError) else "internal_error"
         talk.emit({"error": {"code": code, "message": sentence, "field": getattr(error, "field", None)}})
     if not known and os.environ.get("COUNTERFOIL_LOG_LEVEL", "").upper() == "DEBUG":
-        talk.say("".join(traceback.format_exception(error)))
-    talk.say(f"counterfoil: {sentence}", style="red")
+        talk.say("".join(traceback.format_exception(error)), must=True)
+    talk.say(f"counterfoil: {sentence}", style="red", must=True)
     return code_of(error)
 
 

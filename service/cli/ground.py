@@ -25,6 +25,27 @@ def ground() -> Settings:
     return found
 
 
+def target(settings: Settings) -> str:
+    """Where something would happen: the mode, if the key tells it, and the database without its password."""
+    from service.cli.config import shown
+
+    where = shown(settings.database_url) or f"embedded, {settings.state_dir}"
+    return f"LIVE MODE, {where}" if is_live(settings) else str(where)
+
+
+def is_live(settings: Settings) -> bool:
+    """Whether real money moves here."""
+    key = settings.stripe_api_key.get_secret_value() if settings.stripe_api_key else ""
+    return key.startswith(("sk_live_", "rk_live_"))
+
+
+def announce(settings: Settings, what: str) -> None:
+    """Say where a write goes before it is done; in red where real money moves."""
+    from service.cli import talk
+
+    talk.say(f"{what} at {target(settings)}", style="bold red" if is_live(settings) else None)
+
+
 def effect_id(text: str) -> str:
     """An effect's id in its one spelling. Raises ValidationError."""
     try:

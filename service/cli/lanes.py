@@ -9,7 +9,7 @@ import typer
 
 from service.cli import talk
 from service.cli.exits import examples
-from service.cli.ground import ground, person
+from service.cli.ground import announce, ground, person
 from service.core.errors import ValidationError
 
 COLUMNS = ("name", "waiting", "held", "in_flight", "parked", "oldest_seconds", "paused_by", "pause_reason")
@@ -51,6 +51,7 @@ def pause(
     if name not in settings.lane_names:
         known = ", ".join(settings.lane_names)
         raise ValidationError(f"there is no lane {name!r}; COUNTERFOIL_LANES names {known}", field="lane")
+    announce(settings, f"pause of lane {name}")
     lanes.pause(name, reason=reason, actor=person(), door="cli")
     talk.record({"lane": name, "paused": True}, as_json=as_json)
     if not as_json:
@@ -71,7 +72,7 @@ def resume(
     as_json: talk.Json = False,
 ) -> None:
     """Publish again; what was held comes due in its old order."""
-    ground()
+    announce(ground(), f"resume of lane {name}")
     from service.engine import lanes
 
     lanes.resume(name, actor=person(), door="cli", reason=reason)

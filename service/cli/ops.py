@@ -8,7 +8,7 @@ import typer
 
 from service.cli import exits, following, talk
 from service.cli.exits import examples
-from service.cli.ground import ground, person
+from service.cli.ground import announce, ground, person
 from service.cli.selecting import operation_id
 from service.core.errors import ValidationError
 
@@ -116,7 +116,7 @@ def cancel(id_: Id, reason: Reason = None, as_json: talk.Json = False) -> None:
 
 def _turn(verb: str, id_: str, reason: str | None, *, as_json: bool) -> None:
     known = operation_id(id_)
-    ground()
+    announce(ground(), f"{verb} of operation {known}")
     from service.engine import operations
 
     turn = {"pause": operations.pause, "resume": operations.resume, "cancel": operations.cancel}[verb]

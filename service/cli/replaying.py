@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli import exits, following, selecting, talk
-from service.cli.ground import ground, person
+from service.cli.ground import announce, ground, person, target
 from service.core.errors import ValidationError
 from service.core.operation import Pace, Planned, Selection, Verb
 
 if TYPE_CHECKING:
     from service.settings import Settings
 
+SAMPLE_COLUMNS = ("effect_id", "kind", "state", "amount", "currency", "parked_reason", "last_error")
 ASK_ABOVE = 100  # so many rows are more than anybody has looked at: the count is typed, not clicked
 _DO = {
     Verb.REPLAY: "Make unsettled effects come due now, with a new budget: same request, same keys.",
@@ -117,8 +118,7 @@ def command(verb: Verb) -> Callable[..., None]:
         plan = operations.plan(verb, chosen, actor=person(), max_replays=max_replays, force=force_replays)
         if not plan.eligible or not execute:
             _show(plan, settings, as_json=as_json)
-        if not yes:
-            _confirm(verb, plan.eligible, settings)
+        _confirm(verb, plan.eligible, settings, yes=yes)
         _start(plan.id, str(reason), pace, wait=wait, as_json=as_json, more=_document(plan))
 
     act.__doc__ = f"{_DO[verb]} Settled effects and live attempts are skipped. Shows a plan unless --execute is given."
@@ -145,8 +145,7 @@ def apply(
     from service.engine import operations
 
     found = operations.show(known)
-    if not yes:
-        _confirm(Verb(found.verb), found.total, settings)
+    _confirm(Verb(found.verb), found.total, settings, yes=yes)
     _start(known, str(reason), pace, wait=wait, as_json=as_json, more={})
 
 
@@ -165,31 +164,33 @@ def _document(plan: Planned) -> dict[str, Any]:
 
 
 def _show(plan: Planned, settings: Settings, *, as_json: bool) -> None:
-    talk.record({"executed": False, **_document(plan)}, as_json=as_json)
+    said = {"executed": False, **_document(plan)}
+    if not as_json:
+        del said["sample"]
+    talk.record(said, as_json=as_json)
+    if plan.sample and not as_json:
+        sys.stdout.write("\n")
+        talk.table(plan.sample, SAMPLE_COLUMNS, as_json=False)
     if plan.eligible and not as_json:
         talk.say(f"nothing was done at {target(settings)}; to do it to exactly these {plan.eligible}:")
         talk.say(f"counterfoil outbox apply {plan.id} --reason TEXT")
     raise typer.Exit(exits.DONE if plan.eligible else exits.NOTHING_MATCHED)
 
 
-def target(settings: Settings) -> str:
-    """Where this would happen, in words for a person."""
-    from service.cli.config import shown
-
-    return shown(settings.database_url) or f"embedded, {settings.state_dir}"
-
-
-def _confirm(verb: Verb, count: int, settings: Settings) -> None:
-    """Ask a person; without one, say what to add and leave. Never hangs."""
-    where, done = target(settings), _DONE[verb]
+def _confirm(verb: Verb, count: int, settings: Settings, *, yes: bool) -> None:
+    """Say where, and ask a person; without one, say what to add and leave. Never hangs."""
+    done = _DONE[verb]
+    announce(settings, f"{count} effects are {'to be ' if not yes else ''}{done}")
+    if yes:
+        return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        talk.say(f"{count} effects would be {done} at {where}; there is no terminal to confirm it on: add --yes")
+        talk.say("nothing was done: there is no terminal to confirm it on; add --yes", must=True)
         raise typer.Exit(exits.CONFIRMATION_NEEDED)
     if count <= ASK_ABOVE:
         return
-    talk.say(f"{count} effects will be {done} at {where}; what is published goes on, `ops cancel` stops the rest")
+    talk.say("what is published cannot be called back; `ops cancel` stops the rest", must=True)
     if typer.prompt(f"Type {count} to go on", default="", show_default=False, err=True).strip() != str(count):
-        talk.say("nothing was done")
+        talk.say("nothing was done", must=True)
         raise typer.Exit(exits.CONFIRMATION_NEEDED)
 
 

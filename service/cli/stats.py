@@ -75,8 +75,7 @@ def _next(why: Sequence[Mapping[str, Any]], failing: Sequence[Mapping[str, Any]]
     ages = {row["cause"]: row["oldest_seconds"] or 0.0 for row in why}
     if "parked" in ages:
         oldest = next(row["oldest"] for row in why if row["cause"] == "parked")
-        group = next((f" --group {group['id']}" for group in failing if group["state"] == "parked"), " --state parked")
-        return f"what happened: counterfoil effects show {oldest}; what could be done: counterfoil outbox replay{group}"
+        return f"find out why: counterfoil effects show {oldest}"
     late = {
         "never published": (LATE_SECONDS, "nothing publishes them: is a relay running? counterfoil doctor"),
         "published and not picked up": (LATE_SECONDS, "do workers run and serve every lane? counterfoil lanes list"),

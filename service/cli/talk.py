@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -28,16 +29,30 @@ Output = Annotated[
 ]
 
 
+_manner = {"quiet": False}
+# Shortened, none of these could be copied into the next command.
+_WHOLE = frozenset({"id", "effect_id", "name", "oldest", "at"})
+
+
+def manner(*, quiet: bool, colour: bool) -> None:
+    """How this run speaks: without its remarks on stderr, without colour. Errors and questions are always said."""
+    _manner["quiet"] = quiet
+    if not colour:
+        os.environ["NO_COLOR"] = "1"  # rich, and whatever this process starts, know it by this name (no-color.org)
+
+
 def emit(value: Any) -> None:
     """One JSON document on one line of stdout."""
     sys.stdout.write(json.dumps(value, default=_plain, ensure_ascii=False) + "\n")
     sys.stdout.flush()
 
 
-def say(sentence: str, *, style: str | None = None) -> None:
-    """One sentence to the person at the terminal."""
+def say(sentence: str, *, style: str | None = None, must: bool = False) -> None:
+    """One sentence to the person at the terminal; with --quiet only what `must` be said."""
     from rich.console import Console
 
+    if _manner["quiet"] and not must:
+        return
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(sentence, style=style)
 
 
@@ -110,10 +125,16 @@ def _draw(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        drawn.add_column(name, no_wrap=name in _WHOLE, overflow="fold", min_width=_width(rows, name))
     for row in rows:
         drawn.add_row(*(Text(text(row.get(column))) for column in columns))
     Console().print(drawn)
+
+
+def _width(rows: Sequence[Mapping[str, Any]], name: str) -> int | None:
+    return max((len(text(row.get(name))) for row in rows), default=None) if name in _WHOLE else None
 
 
 def _plain(value: Any) -> Any:

@@ -36,9 +36,9 @@ def settlement(
     if done.after_seconds is None or isinstance(outcome, Awaiting):
         return done
     if attempt.tries >= limits.budget:
-        return _park(attempt, outcome, "attempt_budget", in_doubt=done.in_doubt)
+        return _park(attempt, outcome, "attempt_budget", in_doubt=done.in_doubt, error=done.error)
     if attempt.waited_seconds + done.after_seconds > limits.age_limit:
-        return _park(attempt, outcome, "age_limit", in_doubt=done.in_doubt)
+        return _park(attempt, outcome, "age_limit", in_doubt=done.in_doubt, error=done.error)
     return done
 
 
@@ -108,14 +108,16 @@ def _words(value: object) -> Iterator[str]:
         yield from (line for line in value.splitlines() if len(line) >= QUOTED_LENGTH_MIN)
 
 
-def _park(attempt: Attempt, outcome: Outcome, reason: str, *, in_doubt: bool) -> Settlement:
+def _park(attempt: Attempt, outcome: Outcome, reason: str, *, in_doubt: bool, error: str | None = None) -> Settlement:
+    """`error` is what the last attempt met, where that is not why it is parked: a spent budget explains nothing."""
+    met = {"last_error": error} if error else {}
     return Settlement(
         id=attempt.id,
         attempt=attempt.number,
         state=State.PARKED,
         fact="parked",
         in_doubt=in_doubt,
-        evidence={**outcome.evidence, "reason": reason},
+        evidence={**outcome.evidence, **met, "reason": reason},
         parked_reason=reason,
-        error=reason,
+        error=error or reason,
     )

@@ -50,6 +50,10 @@ select f.id, f.kind, f.state, f.reason, f.error, count(*) as count, min(first_at
        coalesce((select jsonb_object_agg(s.currency, s.amount) from summed s where s.id = f.id), '{{}}') as money
 from found f group by f.id, f.kind, f.state, f.reason, f.error order by count(*) desc, f.id limit :limit
 """)
+_OF = text(f"""
+select {GROUP_ID} from outbox o join effects e on e.id = o.effect_id
+where o.effect_id = cast(:effect_id as uuid) and {_FAILING}
+""")
 _NOTES = text("""
 select group_id, note, author, at from group_notes where group_id = any(:ids) order by group_id, id
 """)
@@ -68,6 +72,12 @@ def listed(
     for note in connection.execute(_NOTES, {"ids": list(by_id)}).mappings():
         by_id[note["group_id"]]["notes"].append({name: note[name] for name in ("note", "author", "at")})
     return groups
+
+
+def of(connection: Connection, effect_id: str) -> str | None:
+    """The group that an effect belongs to; None when it is settled or nothing has gone wrong yet."""
+    found = connection.execute(_OF, {"effect_id": effect_id}).scalar()
+    return None if found is None else str(found)
 
 
 def note(connection: Connection, id_: str, text_: str, *, author: str) -> None:

@@ -297,7 +297,8 @@ def test_stats_name_each_cause_and_the_one_thing_to_do(run: Run, url: str, key: 
     park(url, accepted(run, key))
     found = json.loads(run("outbox", "stats", "--json").stdout)
     assert "parked" in {row["cause"] for row in found["causes"]}
-    assert "counterfoil outbox replay --group" in found["next"]
+    oldest = found["next"].removeprefix("find out why: counterfoil effects show ")
+    assert "see the plan: counterfoil outbox replay --group" in run("effects", "show", oldest).stderr
     assert "never published" in {row["cause"] for row in found["causes"]} or found["fresh"] == 0
     assert "parked" in run("top", "--once").stdout
 

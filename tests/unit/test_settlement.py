@@ -198,6 +198,8 @@ def test_the_last_attempt_and_the_last_hour_park(outcome, tries, waited, reason)
     assert (done.state is State.PARKED) is (reason is not None)
     if reason:
         assert done.after_seconds is None
+        # Why it was tried so often is what a person asks first: failures are grouped by it.
+        assert done.error == done.evidence["last_error"] == outcome.reason
 
 
 def test_parking_a_front_answer_keeps_the_doubt_as_it_was():
