@@ -78,7 +78,7 @@ def test_a_replay_killed_at_any_call_is_all_or_nothing_and_is_run_again(
     house.warm_up()
     tally = every_point(house, mode, house.hit)
     _kept(capsys, house, tally, f"replay tool, killed {mode.name.lower()}")
-    assert house.found["committed, then killed"]
+    assert house.found["started, then killed"]
     assert house.found["killed, nothing done"]
 
 

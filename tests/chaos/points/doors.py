@@ -34,7 +34,7 @@ from tests.flow.wires import Wire
 # What the doors import besides the worker's libraries, and modules of ours that keep no settings.
 LIBRARIES = (
     "fastapi", "uvicorn", "uvicorn.protocols.http.h11_impl", "uvicorn.lifespan.on", "typer.rich_utils", "rich.table",
-    "service.api.body", "service.broker.app", "service.broker.publish", "service.cli.app", "service.engine.execute",
+    "service.broker.app", "service.broker.publish", "service.cli.app", "service.engine.execute",
     "service.engine.relay", "service.engine.operations", "service.store.effects", "service.store.schema",
     "service.telemetry.logs",
 )  # fmt: skip

@@ -1,4 +1,7 @@
-"""The replay tool as a target: effects that are stuck, the command killed at one of its calls, and then run again."""
+"""The replay tool as a target: effects that are stuck, the command killed at one of its calls, and then run again.
+
+What it has started by then the relay carries out without it; what it has not started does nothing.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +61,7 @@ class Tool(Door):
             assert code == SIGKILLED, f"the tool was not killed, it ended with {code}\n{tool.text()[-3000:]}"
             self.kills += 1
             self._nothing_loose()
+            self._driven()
             self._all_or_nothing(before, self._standing(stuck), first)
             self._told(self._replay(stuck, again), stuck, again)
         else:
@@ -90,14 +94,19 @@ class Tool(Door):
 
     # --- what it has done --------------------------------------------------------------------------------------
 
+    def _driven(self) -> None:
+        """Whatever was started comes to its end."""
+        open_ones = "select id from operations where state = 'running'"
+        self.system.until(lambda: not self.system.sql(open_ones), "the relay has carried out what was started")
+
     def _standing(self, stuck: Sequence[str]) -> dict[str, dict[str, Any]]:
         return {row["id"]: row for row in self.system.sql(_REPLAYED, list(stuck))}
 
     def _all_or_nothing(self, before: Mapping[str, Any], after: Mapping[str, Any], reason: str) -> None:
-        """One commit: it stands in the journal of all, or of none, and then nothing has happened to any."""
+        """Started or not: it stands in the journal of all, or of none, and then nothing has happened to any."""
         replayed = {effect_id for effect_id, row in after.items() if reason in row["reasons"]}
         assert replayed in (set(), set(after)), f"replayed in part: {replayed} of {set(after)}"
-        self.found["committed, then killed" if replayed else "killed, nothing done"] += 1
+        self.found["started, then killed" if replayed else "killed, nothing done"] += 1
         assert replayed or before == after, f"the journal says nothing, and {before} is now {after}"
 
     def _told(self, tool: Program, stuck: Sequence[str], reason: str) -> int:

@@ -233,7 +233,18 @@ class Nemesis:
             rows = self._house.system.sql("select effect_id from outbox order by random() limit 20")
         ids = [word for row in rows for word in ("--id", str(row["effect_id"]))]
         if ids:
-            words = ["service", "outbox", "replay", *ids, "--reason", "soak", "--execute", "--yes"]
+            words = [
+                "service",
+                "outbox",
+                "replay",
+                *ids,
+                "--reason",
+                "soak",
+                "--execute",
+                "--yes",
+                "--no-wait",
+                "--force-replays",
+            ]
             self._house.system.start("caller-replay", words)
         return bool(ids)
 
