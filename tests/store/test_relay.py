@@ -170,8 +170,9 @@ def test_the_relay_waits_out_a_broker_that_is_away(books, running):
 def test_the_relay_survives_the_loss_of_its_connections(books, running):
     [first] = books.accept(order("first"))
     wait_until(lambda: running.ids == [first], "the first was published")
+    # And wait until each is gone: one that is only about to die may still be lent to the next accept.
     books.rows(
-        """select pg_terminate_backend(pid) from pg_stat_activity
+        """select pg_terminate_backend(pid, 10000) from pg_stat_activity
            where datname = current_database() and pid <> pg_backend_pid()
              and backend_type = 'client backend'"""
     )
