@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 import structlog
+from h11 import LocalProtocolError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -58,7 +59,11 @@ class Arrival:
                 added.setdefault("Cache-Control", "no-store")
                 for field, value in scope["state"].get("rate_headers", {}).items():
                     added[field] = value
-            await send(message)
+            try:
+                await send(message)
+            except LocalProtocolError:
+                # The server has answered already: what followed the head was no HTTP, a chunk without a length, say.
+                log.debug("answer_dropped")
 
         try:
             await self._app(scope, receive, note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from types import FrameType
@@ -58,8 +59,14 @@ def serve(settings: Settings) -> None:
     # uvicorn raises the signal again once it has drained; a drained server has done what it was told: exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    logging.getLogger("uvicorn.error").addFilter(_worth_saying)
     log.info("listening", url=address_of(listener))
     _Server(config, app).run([listener])
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """An answer that is dropped because the request was no HTTP is no error of ours; what is one, `Arrival` says."""
+    return not record.getMessage().startswith("ASGI callable returned without")
 
 
 def listen(host: str, port: int) -> socket.socket:
