@@ -20,81 +20,29 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from sqlalchemy import Connection
+from uuid_utils import uuid7
 
+from benchmarks.size_rows import SEED_SETTLED, SETTLED, WAITING, fill
+from service.core.effect import Order, Policy
+from service.core.keys import fingerprint
+from service.core.state import State
 from service.embedded.servers import Servers
+from service.engine.accept import accept_alone
+from service.store import attempts, effects, journal, listing, outbox
+from service.store.attempts import Limits, Settlement
+from service.store.database import statement
 
 ROOT = Path(__file__).resolve().parents[1]
-BATCH = 100_000
-SEED_SETTLED = 1_000
 PROMISED_RATIO = 1.5
 REPEATS = 100
+PAGE = 40  # the empty system has as many of each sort
 TAKEN = 96  # three messages of 32
-ROUND_SECONDS_MAX = 300.0
-
-_SETTLED = """
-with rows as (
-    select i, now() - interval '300 days' * (1 - (i + 0.5) / %(total)s) as at, i %% 20 = 0 as failed,
-           case when i %% 10 < 7 then 'charge' else 'email' end as kind,
-           case when i %% 1000 = 7 then 'small' else 'tenant-' || (i %% 97) end as tenant
-    from generate_series(%(first)s::bigint, %(last)s::bigint) i
-), made as (
-    insert into effects (id, tenant, kind, dedupe_key, fingerprint, request, state, attempt, first_sent_at, policy,
-                         provider, provider_ref, outcome, amount, currency, created_at, settled_at)
-    select (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '7' || lpad(to_hex(i %% 4096), 3, '0')
-            || '8' || lpad(to_hex(i), 15, '0'))::uuid,
-           tenant, kind, 'order:' || i || ':' || kind, encode(sha256(i::text::bytea), 'hex'),
-           case when kind = 'charge'
-                then jsonb_build_object('amount', 4200, 'currency', 'eur', 'payment_method', 'pm_' || i,
-                                        'description', 'Order ' || i)
-                else jsonb_build_object('to', 'c' || i || '@example.test', 'subject', 'Order ' || i,
-                                        'text', repeat('Thank you. ', 20)) end,
-           case when failed then 'failed' else 'succeeded' end, 1, at, 'at_most_once',
-           case when kind = 'charge' then 'stripe' else 'resend' end, case when not failed then 'ref_' || i end,
-           jsonb_build_object('charge', 'ch_' || i), case when kind = 'charge' then 4200 end,
-           case when kind = 'charge' then 'eur' end, at, at + interval '2 seconds'
-    from rows returning id, created_at, state
-)
-insert into journal (effect_id, at, fact, attempt, actor, evidence)
-select id, created_at + f.after, coalesce(f.fact, state), f.attempt, 'bench', f.evidence
-from made, (values (interval '0', 'accepted', 0, '{}'::jsonb), (interval '1 second', 'claimed', 1, '{}'),
-                   (interval '2 seconds', null, 1, '{"status": 200, "request_id": "req_1"}')
-            ) f (after, fact, attempt, evidence)
-"""
-
-_WAITING = """
-with made as (
-    insert into effects (id, tenant, kind, dedupe_key, fingerprint, request, state, policy, amount, currency)
-    select (lpad(to_hex((extract(epoch from now()) * 1000)::bigint), 12, '0') || '7' || lpad(to_hex(i %% 4096), 3, '0')
-            || '9' || lpad(to_hex(i), 15, '0'))::uuid,
-           'tenant-' || (i %% 97), 'charge', 'waiting:' || i, encode(sha256(i::text::bytea), 'hex'),
-           '{"amount": 4200, "currency": "eur", "payment_method": "pm_1"}', 'pending', 'at_most_once', 4200, 'eur'
-    from generate_series(%(first)s::bigint, %(last)s::bigint) i returning id
-), facts as (
-    insert into journal (effect_id, fact, attempt, actor) select id, 'accepted', 0, 'bench' from made
-)
-insert into outbox (effect_id, kind, lane, road, available_at)
-select id, 'charge', 'charge', case when row_number() over () %% 5 = 0 then 'later' else 'fresh' end,
-       case when row_number() over () %% 5 = 0 then now() + interval '1 hour' else now() end
-from made
-"""
-
-
-def fill(url: str, statement: str, count: int, what: str) -> None:
-    """Write `count` rows of a sort, a batch a commit."""
-    began = time.monotonic()
-    with psycopg.connect(url, autocommit=True) as connection:
-        for first in range(0, count, BATCH):
-            last = min(first + BATCH, count) - 1
-            connection.execute(statement, {"first": first, "last": last, "total": count})
-            if count > BATCH:
-                rate = (last + 1) / (time.monotonic() - began)
-                print(f"\r{last + 1:>11,} of {count:,} {what}, {rate:,.0f}/s", end="", file=sys.stderr, flush=True)
-    if count > BATCH:
-        print(file=sys.stderr)
 
 
 # --- one database, in a process of its own --------------------------------------------------------------------------
@@ -112,19 +60,14 @@ def timed(work: Callable[[], object], repeats: int) -> list[float]:
 
 def one_round(number: int) -> dict[str, float]:
     """The median milliseconds of each operation on this process's database."""
-    from uuid_utils import uuid7
+    times = {**writing(number), **reading()}
+    return {name: statistics.median(values) for name, values in times.items()}
 
-    from service.core.effect import Order, Policy
-    from service.core.keys import fingerprint
-    from service.core.state import State
-    from service.engine.accept import accept_alone
-    from service.store import attempts, effects, journal, listing, outbox
-    from service.store.attempts import Limits, Settlement
-    from service.store.database import statement
 
+def writing(number: int) -> dict[str, list[float]]:
+    """Accept, take, claim and settle."""
     request = {"amount": 4200, "currency": "eur", "payment_method": "pm_1"}
-    mark, limits = fingerprint("charge", request), Limits(90.0, 60, 3 * 86400.0)
-    made = iter(range(10**9))
+    mark, made = fingerprint("charge", request), count()
 
     def order() -> Order:
         return Order(
@@ -132,28 +75,38 @@ def one_round(number: int) -> dict[str, float]:
             fingerprint=mark, request=request, lane="charge", policy=Policy.AT_MOST_ONCE, amount=4200, currency="eur",
         )  # fmt: skip
 
-    times: dict[str, list[float]] = {}
-    times["accept one"] = timed(lambda: accept_alone([order()], actor="bench"), REPEATS)
-    times["accept 100"] = timed(lambda: accept_alone([order() for _ in range(100)], actor="bench"), 5)
+    times = {
+        "accept one": timed(lambda: accept_alone([order()], actor="bench"), REPEATS),
+        "accept 100": timed(lambda: accept_alone([order() for _ in range(100)], actor="bench"), 5),
+        f"take {TAKEN}": [],
+        "claim and settle 32": [],
+    }
     with statement() as connection:
         for _ in range(5):
             began = time.perf_counter()
-            taken = outbox.take(connection, TAKEN, 105.0)
-            times.setdefault(f"take {TAKEN}", []).append((time.perf_counter() - began) * 1000)
-            ids = [row.effect_id for row in taken]
+            ids = [row.effect_id for row in outbox.take(connection, TAKEN, 105.0)]
+            times[f"take {TAKEN}"].append((time.perf_counter() - began) * 1000)
             for start in range(0, len(ids), 32):
-                began = time.perf_counter()
-                claimed = attempts.claim(connection, ids[start : start + 32], limits, actor="bench")
-                done = [
-                    Settlement(
-                        id=a.id, attempt=a.number, state=State.SUCCEEDED, fact="succeeded", in_doubt=False,
-                        outcome={"charge": "ch"}, provider="stripe", provider_ref=f"pi_{a.id}",
-                    )
-                    for a in claimed
-                ]  # fmt: skip
-                attempts.settle(connection, done, actor="bench")
-                times.setdefault("claim and settle 32", []).append((time.perf_counter() - began) * 1000)
-        times["window"] = timed(lambda: outbox.in_flight(connection), 20)
+                some = ids[start : start + 32]
+                times["claim and settle 32"] += timed(lambda some=some: perform(connection, some), 1)  # type: ignore[misc]
+    return times
+
+
+def perform(connection: Connection, ids: list[str]) -> None:
+    """What a worker's database work for one message is."""
+    claimed = attempts.claim(connection, ids, Limits(90.0, 60, 3 * 86400.0), actor="bench")
+    done = [
+        Settlement(
+            id=a.id, attempt=a.number, state=State.SUCCEEDED, fact="succeeded", in_doubt=False,
+            outcome={"charge": "ch"}, provider="stripe", provider_ref=f"pi_{a.id}",
+        )
+        for a in claimed
+    ]  # fmt: skip
+    attempts.settle(connection, done, actor="bench")
+
+
+def reading() -> dict[str, list[float]]:
+    """The window, lists as the API asks for them, one effect with its journal."""
     lists = {
         "list a tenant": listing.Filters(tenant="tenant-1"),
         "list a small tenant": listing.Filters(tenant="small"),
@@ -161,11 +114,12 @@ def one_round(number: int) -> dict[str, float]:
         "list failed": listing.Filters(tenant="tenant-1", state="failed"),
         "list pending": listing.Filters(tenant="tenant-1", state="pending"),
     }
-    for name, filters in lists.items():
-        times[name] = timed(lambda filters=filters: listing.page(filters, after=None, limit=50), 20)  # type: ignore[misc]
+    times = {
+        name: timed(lambda filters=filters: listing.page(filters, after=None, limit=PAGE), 20)  # type: ignore[misc]
+        for name, filters in lists.items()
+    }
+    shown = cycle(row["id"] for row in listing.page(lists["list a tenant"], after=None, limit=20))
     with statement() as connection:
-        some = [row["id"] for row in listing.page(listing.Filters(tenant="tenant-1"), after=None, limit=20)]
-        shown = iter(some * 10)
 
         def show() -> None:
             one = next(shown)
@@ -173,7 +127,8 @@ def one_round(number: int) -> dict[str, float]:
             journal.of(connection, one)
 
         times["show with journal"] = timed(show, 20)
-    return {name: statistics.median(values) for name, values in times.items()}
+        times["window"] = timed(lambda: outbox.in_flight(connection), 20)
+    return times
 
 
 def serve() -> None:
@@ -219,8 +174,8 @@ def prepare(admin: str, name: str, settled: int, waiting: int) -> str:
     environment = {**os.environ, "COUNTERFOIL_DATABASE_URL": url}
     upgrade = "from service.store import schema; schema.upgrade()"
     subprocess.run([sys.executable, "-c", upgrade], cwd=ROOT, env=environment, check=True)
-    fill(url, _SETTLED, settled, "settled")
-    fill(url, _WAITING, waiting, "waiting")
+    fill(url, SETTLED, settled, "settled")
+    fill(url, WAITING, waiting, "waiting")
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("vacuum analyze")
         connection.execute("checkpoint")
@@ -260,7 +215,7 @@ def measure(settled: int, waiting: int, rounds: int) -> dict[str, Any]:
 
 def main() -> int:
     """Measure, print, and say whether the promise holds."""
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked = argparse.ArgumentParser()
     asked.add_argument("--settled", type=int, default=10_000_000)
     asked.add_argument("--waiting", type=int, default=100_000)
     asked.add_argument("--rounds", type=int, default=7)
