@@ -16,7 +16,9 @@ where c.relnamespace = 'public'::regnamespace
 _TABLES = ("effects", "outbox")
 _DEAD = text("""
 select s.relname as name, s.n_dead_tup as dead,
-       coalesce('autovacuum_enabled=false' = any(c.reloptions), false)
+       -- Kept as it was written: off, false, no, 0.
+       exists (select 1 from pg_options_to_table(c.reloptions)
+               where option_name = 'autovacuum_enabled' and not option_value::boolean)
            or not current_setting('autovacuum')::boolean as off
 from pg_stat_user_tables s join pg_class c on c.oid = s.relid where s.relname = any(:tables)
 """)
