@@ -77,6 +77,8 @@ create index operation_items_effect on operation_items (effect_id);
 create table group_notes (
     group_id text not null,
     id bigint generated always as identity,
+    -- Whose note it is; NULL: an operator's, which no tenant reads.
+    tenant text,
     note text not null,
     author text not null,
     at timestamptz not null default clock_timestamp(),

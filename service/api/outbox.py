@@ -67,5 +67,5 @@ def _note(group_id: str, said: str, caller: Caller) -> Group:
     # One's own effects only: else a note would tell whether others have failures of this sort.
     if not groups.listed(tenant=caller.tenant, group=group_id, limit=1):
         raise Problem("group_not_found", "no failure of yours is in this group now")
-    groups.note(group_id, said, actor=caller.actor, door="api")
+    groups.note(group_id, said, actor=caller.actor, door="api", tenant=caller.tenant)
     return Group.model_validate(groups.listed(tenant=caller.tenant, group=group_id, limit=1)[0])

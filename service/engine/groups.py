@@ -38,12 +38,12 @@ def listed(*, tenant: str | None = None, group: str | None = None, limit: int = 
         return [Group(**row) for row in groups.listed(connection, tenant=tenant, id_=group, limit=limit)]
 
 
-def note(group_id: str, said: str, *, actor: str, door: Door) -> None:
+def note(group_id: str, said: str, *, actor: str, door: Door, tenant: str | None = None) -> None:
     """Keep a note with the group. Raises ValidationError when it is empty, too long, or there is no such group."""
     if not said.strip() or len(said) > NOTE_CHARACTERS_MAX:
         raise ValidationError(f"a note has 1 to {NOTE_CHARACTERS_MAX} characters", field="note")
     with transaction() as connection:
-        if not groups.listed(connection, id_=group_id, limit=1):
+        if not groups.listed(connection, id_=group_id, tenant=tenant, limit=1):
             raise ValidationError(f"no group {group_id}; counterfoil outbox groups lists them", field="group")
-        groups.note(connection, group_id, said.strip(), author=actor)
+        groups.note(connection, group_id, said.strip(), author=actor, tenant=tenant)
         actions.write(connection, actor=actor, door=door, verb="note", subject=f"group {group_id}")

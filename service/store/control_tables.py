@@ -96,6 +96,7 @@ group_notes = Table(
     metadata,
     Column("group_id", Text, primary_key=True),
     Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("tenant", Text),
     Column("note", Text, nullable=False),
     Column("author", Text, nullable=False),
     Column("at", _TIME, nullable=False, server_default=_CLOCK),

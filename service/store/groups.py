@@ -55,9 +55,11 @@ select {GROUP_ID} from outbox o join effects e on e.id = o.effect_id
 where o.effect_id = cast(:effect_id as uuid) and {_FAILING}
 """)
 _NOTES = text("""
-select group_id, note, author, at from group_notes where group_id = any(:ids) order by group_id, id
+select group_id, note, author, at from group_notes
+where group_id = any(:ids) and (cast(:tenant as text) is null or tenant = :tenant)
+order by group_id, id
 """)
-_NOTE = text("insert into group_notes (group_id, note, author) values (:id, :note, :author)")
+_NOTE = text("insert into group_notes (group_id, tenant, note, author) values (:id, :tenant, :note, :author)")
 
 CAP = 200_000  # failing rows that are looked through: an incident cannot wait for an exact count of more
 
@@ -65,11 +67,14 @@ CAP = 200_000  # failing rows that are looked through: an incident cannot wait f
 def listed(
     connection: Connection, *, tenant: str | None = None, id_: str | None = None, limit: int = 50
 ) -> list[dict[str, Any]]:
-    """Groups, largest first, with their notes; `first_seen` and `last_seen` are times of the effects."""
+    """Groups, largest first, with their notes; `first_seen` and `last_seen` are times of the effects.
+
+    A tenant sees its own effects and its own notes; without one, all of them.
+    """
     rows = connection.execute(_GROUPS, {"tenant": tenant, "id": id_, "limit": limit, "cap": CAP}).mappings()
     groups = [{**row, "notes": []} for row in rows]
     by_id = {group["id"]: group for group in groups}
-    for note in connection.execute(_NOTES, {"ids": list(by_id)}).mappings():
+    for note in connection.execute(_NOTES, {"ids": list(by_id), "tenant": tenant}).mappings():
         by_id[note["group_id"]]["notes"].append({name: note[name] for name in ("note", "author", "at")})
     return groups
 
@@ -80,6 +85,6 @@ def of(connection: Connection, effect_id: str) -> str | None:
     return None if found is None else str(found)
 
 
-def note(connection: Connection, id_: str, text_: str, *, author: str) -> None:
-    """Write about a group, whether it has members now or not."""
-    connection.execute(_NOTE, {"id": id_, "note": text_, "author": author})
+def note(connection: Connection, id_: str, text_: str, *, author: str, tenant: str | None = None) -> None:
+    """Write about a group, whether it has members now or not; for `tenant` alone, or for operators."""
+    connection.execute(_NOTE, {"id": id_, "tenant": tenant, "note": text_, "author": author})

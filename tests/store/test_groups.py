@@ -75,3 +75,16 @@ def test_an_empty_or_endless_note_is_refused(books, said, match):
 def test_a_note_belongs_to_a_group_that_is_there():
     with pytest.raises(ValidationError, match="no group"):
         groups.note("000000000000", "hello", **ME)
+
+
+def test_a_tenant_reads_its_own_notes_and_an_operator_all_of_them(books):
+    [one] = books.accept(order())
+    [attempt] = books.claim(one)
+    books.settle(parked(attempt))
+    [group] = groups.listed()
+    groups.note(group.id, "for operators", actor="ada@host", door="cli")
+    groups.note(group.id, "for the tenant", actor="key:1", door="api", tenant="default")
+    assert [note["note"] for note in groups.listed(tenant="default")[0].notes] == ["for the tenant"]
+    assert [note["note"] for note in groups.listed()[0].notes] == ["for operators", "for the tenant"]
+    with pytest.raises(ValidationError, match="no group"):
+        groups.note(group.id, "probe", actor="key:2", door="api", tenant="another")
