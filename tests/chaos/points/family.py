@@ -6,6 +6,7 @@ sibling is there at once, and a newborn may be hit itself.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
@@ -74,7 +75,9 @@ class Family(House):
         old = main.children()
         self._arm(main.pid, NEVER, Mode.BEFORE)
         for child in old:
-            child.kill()
+            # One that was hit at its very last call may be buried by its main process at this moment.
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         self.system.until(
             lambda: len(set(main.children()) - set(old)) == self.kin.children and not set(main.children()) & set(old),
             "the main process has new children",
