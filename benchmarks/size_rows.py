@@ -1,4 +1,4 @@
-"""The rows of a large ledger, written by SQL with all constraints on: settled effects with their journal, and a backlog."""
+"""The rows of a large ledger, written by SQL with all constraints on: settled effects, their journal, a backlog."""
 
 from __future__ import annotations
 
