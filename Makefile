@@ -11,6 +11,8 @@ JOBS ?= 2
 HOURS ?= 1
 MINUTES ?= 20
 COUNT ?= 1000000
+SETTLED ?= 1000000
+WAITING ?= 100000
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
@@ -43,6 +45,9 @@ mutants: $(READY) ## change core and engine a line at a time, for MINUTES (20), 
 
 bad-input: $(READY) ## COUNT (a million) bad inputs through HTTP, Python, the command and the broker
 	$(BIN)/python -m tests.badinput --count $(COUNT) --seed $(SEED)
+
+size: $(READY) ## accept, take, claim and list on a large ledger beside an empty one (SETTLED=1000000 WAITING=100000)
+	$(BIN)/python -m benchmarks.size --settled $(SETTLED) --waiting $(WAITING) --json benchmarks/results/size.json
 
 bench: $(READY) ## throughput, latency, CPU, commits and WAL beside a bare Celery task, as ratios of one run
 	$(BIN)/python -m benchmarks.end_to_end
@@ -78,4 +83,4 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-.PHONY: demo test check chaos soak peers mutants bad-input bench up setup lock clean help
+.PHONY: demo test check chaos soak peers mutants bad-input size bench up setup lock clean help
