@@ -75,5 +75,6 @@ app.command("stats", epilog=examples(*stats.EXAMPLES))(stats.stats)
 app.command("groups", epilog=examples(*grouping.GROUPS_EXAMPLES))(grouping.groups)
 app.command("note", epilog=examples(*grouping.NOTE_EXAMPLES))(grouping.note)
 for _verb in Verb:
-    app.command(_verb.value, epilog=examples(*replaying.EXAMPLES[_verb]))(replaying.command(_verb))
+    _examples = examples(*replaying.EXAMPLES[_verb])
+    app.command(_verb.value, help=replaying.HELP[_verb], epilog=_examples)(replaying.act)
 app.command("apply", epilog=examples(*replaying.APPLY_EXAMPLES))(replaying.apply)

@@ -6,7 +6,7 @@ The relay carries it out; this process only watches, and may be left at any time
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 
 SAMPLE_COLUMNS = ("effect_id", "kind", "state", "amount", "currency", "parked_reason", "last_error")
 ASK_ABOVE = 100  # so many rows are more than anybody has looked at: the count is typed, not clicked
-_DO = {
-    Verb.REPLAY: "Make unsettled effects come due now, with a new budget: same request, same keys.",
-    Verb.PARK: "Hold unsettled effects until somebody lifts it; nothing attempts them meanwhile.",
-    Verb.UNPARK: "Lift what `outbox park` has parked; what was parked for another reason is replayed instead.",
+_ALWAYS = "Settled effects and live attempts are skipped. Shows a plan unless --execute is given."
+HELP = {
+    Verb.REPLAY: f"Make unsettled effects come due now, with a new budget: same request, same keys. {_ALWAYS}",
+    Verb.PARK: f"Hold unsettled effects until somebody lifts it; nothing attempts them meanwhile. {_ALWAYS}",
+    Verb.UNPARK: f"Lift what `outbox park` has parked; what was parked for another reason is replayed. {_ALWAYS}",
 }
 _DONE = {Verb.REPLAY: "replayed", Verb.PARK: "parked", Verb.UNPARK: "unparked"}
 EXAMPLES = {
     Verb.REPLAY: (
         "counterfoil outbox replay --state stuck --kind charge",
         "counterfoil outbox replay --group 3f2a90c1d7e4 --reason 'fixed, INC-42' --execute --canary 5 --rate 20/s",
-        "counterfoil outbox list --state parked -o ids | counterfoil outbox replay --id - --reason INC-42 --execute",
+        "counterfoil outbox list --road parked -o ids | counterfoil outbox replay --id - --reason INC-42 --execute --yes",
     ),
     Verb.PARK: (
         "counterfoil outbox park --kind email --older-than 2h",
@@ -60,69 +61,83 @@ Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Watch until it end
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needed without a terminal.")]
 
 
-def command(verb: Verb) -> Callable[..., None]:
-    """The command of a verb: all three take the same selectors, and do nothing without `--execute`."""
+def act(
+    context: typer.Context,
+    *,
+    ids: selecting.Ids = None,
+    state: selecting.State = None,
+    kind: selecting.Kind = None,
+    lane: selecting.Lane = None,
+    tenant: selecting.Tenant = None,
+    older_than: selecting.OlderThan = None,
+    since: selecting.Since = None,
+    until: selecting.Until = None,
+    error_like: selecting.ErrorLike = None,
+    group: selecting.Group = None,
+    key_prefix: selecting.KeyPrefix = None,
+    ref: selecting.Ref = None,
+    operation: selecting.Operation = None,
+    limit: selecting.Limit = 1000,
+    reason: Reason = None,
+    execute: Annotated[bool, typer.Option("--execute", help="Do it. Without: show the plan.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, which is the default.")] = False,
+    rate: Rate = None,
+    canary: Canary = 0,
+    failures_max: FailuresMax = None,
+    max_replays: Annotated[int, typer.Option(min=1, help="Skip what was replayed so often before.")] = 3,
+    force_replays: Annotated[bool, typer.Option("--force-replays", help="Do not skip those.")] = False,
+    wait: Wait = True,
+    yes: Yes = False,
+    as_json: talk.Json = False,
+) -> None:
+    """Plan what the command's own name says, and start it when asked to."""
+    chosen = Selection(
+        ids=selecting.ids(ids or []),
+        state=state,
+        kind=kind,
+        tenant=tenant,
+        lane=lane,
+        older_than_seconds=selecting.seconds(older_than, field="older-than"),
+        since=selecting.moment(since, field="since"),
+        until=selecting.moment(until, field="until"),
+        error_like=error_like,
+        group=group,
+        key_prefix=key_prefix,
+        ref=ref,
+        operation=selecting.operation_id(operation) if operation else None,
+        limit=limit,
+    )
+    pace = Pace(selecting.per_second(rate), canary, failures_max)
+    wish = _Wish(execute=execute, dry_run=dry_run, reason=(reason or "").strip(), wait=wait, yes=yes, as_json=as_json)
+    _carry_out(Verb(str(context.info_name)), chosen, pace, wish, None if force_replays else max_replays)
 
-    def act(
-        *,
-        ids: selecting.Ids = None,
-        state: selecting.State = None,
-        kind: selecting.Kind = None,
-        lane: selecting.Lane = None,
-        tenant: selecting.Tenant = None,
-        older_than: selecting.OlderThan = None,
-        since: selecting.Since = None,
-        until: selecting.Until = None,
-        error_like: selecting.ErrorLike = None,
-        group: selecting.Group = None,
-        key_prefix: selecting.KeyPrefix = None,
-        ref: selecting.Ref = None,
-        operation: selecting.Operation = None,
-        limit: selecting.Limit = 1000,
-        reason: Reason = None,
-        execute: Annotated[bool, typer.Option("--execute", help="Do it. Without: show the plan.")] = False,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, which is the default.")] = False,
-        rate: Rate = None,
-        canary: Canary = 0,
-        failures_max: FailuresMax = None,
-        max_replays: Annotated[int, typer.Option(min=1, help="Skip what was replayed so often before.")] = 3,
-        force_replays: Annotated[bool, typer.Option("--force-replays", help="Do not skip those.")] = False,
-        wait: Wait = True,
-        yes: Yes = False,
-        as_json: talk.Json = False,
-    ) -> None:
-        if execute and dry_run:
-            raise ValidationError("--execute and --dry-run contradict each other", field="execute")
-        if execute and not (reason or "").strip():
-            raise ValidationError("--execute needs --reason; it is kept in the journal", field="reason")
-        pace = Pace(selecting.per_second(rate), canary, failures_max)
-        chosen = Selection(
-            ids=selecting.ids(ids or []),
-            state=state,
-            kind=kind,
-            tenant=tenant,
-            lane=lane,
-            older_than_seconds=selecting.seconds(older_than, field="older-than"),
-            since=selecting.moment(since, field="since"),
-            until=selecting.moment(until, field="until"),
-            error_like=error_like,
-            group=group,
-            key_prefix=key_prefix,
-            ref=ref,
-            operation=selecting.operation_id(operation) if operation else None,
-            limit=limit,
-        )
-        settings = ground()
-        from service.engine import operations
 
-        plan = operations.plan(verb, chosen, actor=person(), max_replays=max_replays, force=force_replays)
-        if not plan.eligible or not execute:
-            _show(plan, settings, as_json=as_json)
-        _confirm(verb, plan.eligible, settings, yes=yes)
-        _start(plan.id, str(reason), pace, wait=wait, as_json=as_json, more=_document(plan))
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """How the person wants it done."""
 
-    act.__doc__ = f"{_DO[verb]} Settled effects and live attempts are skipped. Shows a plan unless --execute is given."
-    return act
+    execute: bool
+    dry_run: bool
+    reason: str
+    wait: bool
+    yes: bool
+    as_json: bool
+
+
+def _carry_out(verb: Verb, chosen: Selection, pace: Pace, wish: _Wish, max_replays: int | None) -> None:
+    if wish.execute and wish.dry_run:
+        raise ValidationError("--execute and --dry-run contradict each other", field="execute")
+    if wish.execute and not wish.reason:
+        raise ValidationError("--execute needs --reason; it is kept in the journal", field="reason")
+    settings = ground()
+    from service.engine import operations
+
+    limit = operations.REPLAYS_MAX if max_replays is None else max_replays
+    plan = operations.plan(verb, chosen, actor=person(), max_replays=limit, force=max_replays is None)
+    if not plan.eligible or not wish.execute:
+        _show(plan, settings, as_json=wish.as_json)
+    _confirm(verb, plan.eligible, settings, yes=wish.yes)
+    _start(plan.id, wish.reason, pace, wait=wish.wait, as_json=wish.as_json, more=_document(plan))
 
 
 def apply(
