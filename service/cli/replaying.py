@@ -32,7 +32,7 @@ EXAMPLES = {
     Verb.REPLAY: (
         "counterfoil outbox replay --state stuck --kind charge",
         "counterfoil outbox replay --group 3f2a90c1d7e4 --reason 'fixed, INC-42' --execute --canary 5 --rate 20/s",
-        "counterfoil outbox list --road parked -o ids | counterfoil outbox replay --id - --reason INC-4 --yes --execute",
+        "counterfoil outbox list --road parked -o ids | counterfoil outbox replay --id - --reason ok --yes --execute",
     ),
     Verb.PARK: (
         "counterfoil outbox park --kind email --older-than 2h",
