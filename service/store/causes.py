@@ -17,6 +17,7 @@ from (
         case when o.road = 'parked' then 'parked'
              when o.road = 'held' then 'held in a paused lane'
              when e.state = 'unknown' then 'unknown'
+             when o.kind in (select unnest(kinds) from circuits where opened_at is not null) then 'its provider is away'
              when e.state = 'awaiting' then 'the provider is at work'
              when e.state = 'executing' then 'started and not finished'
              when o.deliveries = 0 and o.available_at > now() and e.attempt = 0 and e.concerns is null then 'scheduled'

@@ -72,8 +72,10 @@ select coalesce(sum((road = 'fresh')::int), 0) as fresh, coalesce(sum((road = 'l
        coalesce(sum((state = 'unknown')::int), 0) as unknown, coalesce(sum((state = 'awaiting')::int), 0) as awaiting,
        coalesce(sum((state = 'executing')::int), 0) as executing,
        -- Since it came due: what was scheduled, or waited for another effect, was not late before that.
-       extract(epoch from now() - min(available_at) filter (where deliveries = 0 and available_at <= now()))::float8
-           as oldest_unpublished_seconds,
+       -- What a person or an open circuit holds back is nobody's delay.
+       extract(epoch from now() - min(available_at) filter (where deliveries = 0 and available_at <= now()
+           and road in ('fresh', 'later') and o.kind <> all(select unnest(kinds) from circuits
+               where opened_at is not null)))::float8 as oldest_unpublished_seconds,
        extract(epoch from now() - min(first_sent_at) filter (where state = 'unknown'))::float8
            as oldest_unknown_seconds,
        extract(epoch from now() - min(parked_at))::float8 as oldest_parked_seconds,

@@ -101,7 +101,12 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     "purges": {"worker": "select, insert, update", "operator": "select, insert, update"},
     "kept_requests": {"worker": "select, insert, update, delete", "operator": "select, insert, update, delete"},
     "buckets": {"relay": "select", "worker": "select, insert, update, delete", "operator": "select, update, delete"},
-    "circuits": {"relay": "select", "worker": "select, insert, update", "operator": "select, update"},
+    "circuits": {
+        "api": "select",
+        "relay": "select",
+        "worker": "select, insert, update",
+        "operator": "select, update",
+    },
     "alembic_version": {"api": "select", "relay": "select", "worker": "select", "operator": "select"},
     "charges": {"operator": "select"},
     "emails": {"operator": "select"},
