@@ -132,6 +132,7 @@ POLICIES: Mapping[str, tuple[str, str]] = {
     "outbox": (_OF_EFFECT, "deliveries = 0 and road in ('fresh', 'later')"),
     "journal": (_OF_EFFECT, "fact = 'accepted' and attempt = 0"),
     "operations": (_OF_TENANT, _OF_TENANT),
+    "group_notes": (_OF_TENANT, _OF_TENANT),
     # The same: items come in one statement with their operation, and each is of an effect that is seen.
     "operation_items": (_OF_OPERATION, "exists (select from effects e where e.id = {table}.effect_id)"),
 }
