@@ -22,13 +22,13 @@ OPERATIONS = (
 )  # fmt: skip
 HEARS = frozenset({"recv", "recvfrom", "recvmsg", "read"})
 CALLS_MAX = 4096
-_HEAD_BYTES = 104
+_HEAD_BYTES = 100
 _NAMES = (
     "armed", "n", "mode", "child", "main_pid", "count", "fired_pid", "fired_at", "kills", "again", "again_mode",
     "second_at", "epoch",
 )  # fmt: skip
 _CALLS_AT = 64
-_CALL = struct.Struct(f"6i{_HEAD_BYTES}s")
+_CALL = struct.Struct(f"7i{_HEAD_BYTES}s")
 _INT = struct.Struct("i")
 _FIELDS = {name: place * _INT.size for place, name in enumerate(_NAMES)}
 NEVER = 0  # as n: count only
@@ -51,6 +51,7 @@ class Call:
     pid: int
     op: str
     pipe: bool
+    fd: int
     port: int
     result: int
     head: bytes
@@ -119,8 +120,8 @@ class Block:
         self._memory.close()
 
     def _call(self, i: int) -> Call:
-        pid, op, pipe, port, result, length, head = _CALL.unpack_from(self._memory, _CALLS_AT + i * _CALL.size)
-        return Call(pid, OPERATIONS[op], bool(pipe), port, result, head[: max(0, length)])
+        pid, op, pipe, fd, port, result, length, head = _CALL.unpack_from(self._memory, _CALLS_AT + i * _CALL.size)
+        return Call(pid, OPERATIONS[op], bool(pipe), fd, port, result, head[: max(0, length)])
 
     def _read(self, name: str) -> int:
         return int(_INT.unpack_from(self._memory, _FIELDS[name])[0])

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
@@ -102,8 +103,10 @@ def _chase(house: House, label: str, mode: Mode, hit: Hit, tally: Tally) -> None
     """Calls move by one or two between runs, so a label may have been passed by: follow it.
 
     Where it comes last: what comes first may be left from before (an acknowledgement of what was delivered again).
+    To its place of last time or to the same number again, as is drawn: siblings take turns, and whoever always goes
+    where it was last is always a turn late.
     """
-    n = _last(tally.required, label)
+    draw, n = random.Random(label), _last(tally.required, label)
     for _ in range(CHASES_MAX):
         if label in tally.covered:
             return
@@ -111,7 +114,11 @@ def _chase(house: House, label: str, mode: Mode, hit: Hit, tally: Tally) -> None
         house.renew()
         run = judge(house, n, mode, hit)
         tally.add(run)
-        n = _last(run.labels, label) if label in run.labels else n + 1
+        if label not in run.labels or (run.fired and run.labels.count(label) < tally.required.count(label)):
+            n += 1  # what was heard of it was not yet the last of it
+        else:
+            at = _last(run.labels, label)
+            n = draw.choice((at, n)) if run.fired else at
 
 
 def _last(labels: Sequence[str], label: str) -> int:

@@ -1,8 +1,8 @@
 """Names a point by what the process was doing there, so that a point keeps its name when its number changes.
 
 A number is not an identity: one answer arrives in one read or in two. A label is (operation, peer, what was said): the
-head of what goes out, and for what comes in the head of what was last said to that peer, which is known before the
-answer is.
+head of what goes out, and for what comes in the head of what was last said on that connection, which is known before
+the answer is. On that connection, for two threads may ask the same peer at once.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _OWN_NAME = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{4,}|\b[a-z]{2}_[A-Za-z0-9_]*\d[A-
 
 def labels(calls: Sequence[Call], peers: Mapping[int, str]) -> list[str]:
     """One label for each call, in order."""
-    said: dict[tuple[int, str], str] = {}
+    said: dict[tuple[int, str, int], str] = {}
     found = []
     for call in calls:
         peer = "pipe" if call.pipe else peers.get(call.port, "own socket" if call.port < 2 else f"port {call.port}")
         if call.op == "connect":
-            said[call.pid, peer] = "connect"
+            said[call.pid, peer, call.fd] = "connect"
             found.append(f"connect {peer}")
         elif call.op in HEARS:
-            found.append(f"{call.op} {peer} after {said.get((call.pid, peer), 'nothing')}")
+            found.append(f"{call.op} {peer} after {said.get((call.pid, peer, call.fd), 'nothing')}")
         else:
-            words = said[call.pid, peer] = head(call.head, peer)
+            words = said[call.pid, peer, call.fd] = head(call.head, peer)
             found.append(f"{call.op} {peer} {words}")
     return found
 

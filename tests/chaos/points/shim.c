@@ -24,9 +24,9 @@
 
 enum { CONNECT, SEND, SENDTO, SENDMSG, RECV, RECVFROM, RECVMSG, READ, WRITE, WRITEV };
 enum { KILL_BEFORE, KILL_AFTER, STOP_BEFORE, STOP_AFTER };
-enum { UNIX_SOCKET = 1, HEAD = 104, CALLS_MAX = 4096 };
+enum { UNIX_SOCKET = 1, HEAD = 100, CALLS_MAX = 4096 };
 
-struct call { int32_t pid, op, pipe, port, result, length; char head[HEAD]; };
+struct call { int32_t pid, op, pipe, fd, port, result, length; char head[HEAD]; };
 struct block {
     int32_t armed, n, mode, child, main_pid, count, fired_pid, fired_at, kills, again, again_mode, second_at, epoch;
     int32_t unused[3];
@@ -89,7 +89,7 @@ static struct place enter(int op, int fd, const struct sockaddr *to, const void 
     int32_t epoch = block->epoch, i = __atomic_add_fetch(&block->count, 1, __ATOMIC_ACQ_REL);
     if (i <= CALLS_MAX) {
         struct call *call = &block->calls[i - 1];
-        *call = (struct call){getpid(), op, S_ISFIFO(is.st_mode), to ? port_of(to) : 0, INT32_MIN, 0, {0}};
+        *call = (struct call){getpid(), op, S_ISFIFO(is.st_mode), fd, to ? port_of(to) : 0, INT32_MIN, 0, {0}};
         keep(call, data, length);
     }
     if (i == block->n && (block->mode & 1) == 0) fire(i);
