@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -35,6 +36,10 @@ hypothesis.settings.load_profile("counterfoil")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell without job control starts what stands before a `&` deaf to Ctrl-C, and every process of ours with it.
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     for folder in FOLDERS:
         config.addinivalue_line("markers", f"{folder}: tests/{folder}")
     _forget_the_operator()
