@@ -8,9 +8,11 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.flow.doors import Shell, environment, park, wait_until
@@ -18,6 +20,17 @@ from tests.flow.terminal import Run, accepted, charge, key, run, shell, url  # n
 
 NOBODY = "01890000-0000-7000-8000-000000000000"
 ASKED_ABOVE = 100
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on(url: str) -> Iterator[None]:
+    """The tests share a database, and come in any order."""
+    yield
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "update operations set state = 'cancelled', finished_at = now(), paused_at = null, stop_reason = 'the test is over'"
+            " where state in ('running', 'paused')"
+        )
 
 
 class Typed:
