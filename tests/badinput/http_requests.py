@@ -101,6 +101,7 @@ class Door:
         with socket.create_connection(self._where, timeout=SECONDS) as raw:
             with suppress(ConnectionError):
                 raw.sendall(wrong.raw)
+            with suppress(OSError):  # ENOTCONN, where the server has already hung up
                 raw.shutdown(socket.SHUT_WR)
             data = b""
             try:
