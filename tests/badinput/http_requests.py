@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from time import monotonic
 from urllib.parse import quote
 
+from tests.badinput import shells
 from tests.badinput.nasty import PLANTED, STRINGS, card, string
 from tests.badinput.spoiled import GOOD, KINDS, drawn
 from tests.badinput.tally import Tally, leak
@@ -245,6 +246,14 @@ def _raw(draw: random.Random, _: int) -> Wrong:
     return Wrong("not HTTP", raw=raw)
 
 
+def _shell(spoil: Callable[[random.Random, int], tuple[str, str, bytes]]) -> Callable[[random.Random, int], Wrong]:
+    def wrong(draw: random.Random, number: int) -> Wrong:
+        how, path, body = spoil(draw, number)
+        return Wrong(how, path=path, body=body, headers=tuple(_JSON.items()))
+
+    return wrong
+
+
 _WAYS: tuple[Callable[[random.Random, int], Wrong], ...] = (
     _spoiled,
     _broken_json,
@@ -254,5 +263,8 @@ _WAYS: tuple[Callable[[random.Random, int], Wrong], ...] = (
     _path,
     _webhook,
     _raw,
+    _shell(shells.batch),
+    _shell(shells.operation),
+    _shell(shells.note),
 )
-_WEIGHTS = (60, 12, 8, 4, 6, 5, 3, 2)
+_WEIGHTS = (50, 10, 8, 4, 6, 5, 3, 2, 6, 5, 1)
