@@ -74,6 +74,13 @@ effects = Table(
     Column("settled_at", _TIME),
     Column("concerns", Uuid, ForeignKey("effects.id"), comment="the effect this one acts upon: a refund's charge"),
     Column("ready_when", Text, comment="what that effect must be before this one may be claimed"),
+    Column(
+        "failed",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="state = 'failed', for the index effects_failed; a trigger keeps it",
+    ),
     UniqueConstraint("tenant", "kind", "dedupe_key", name="effects_dedupe_key"),
     Index(
         "effects_provider_ref",
@@ -84,8 +91,11 @@ effects = Table(
     ),
     Index("effects_caused_by", "caused_by", postgresql_where=text("caused_by IS NOT NULL")),
     Index("effects_concerns", "concerns", postgresql_where=text("concerns IS NOT NULL")),
-    # For one tenant's lists, newest first.
+    # For one tenant's lists, newest first: all, of a kind, what has failed, what is under way.
     Index("effects_tenant", "tenant", "id"),
+    Index("effects_tenant_kind", "tenant", "kind", "id"),
+    Index("effects_failed", "tenant", "id", postgresql_where=text("failed")),
+    Index("effects_unsettled", "tenant", "id", postgresql_where=text("settled_at IS NULL")),
     # By blocks, for an audit's window: unlike the others it does not forbid heap-only updates (Postgres 16 and newer).
     Index("effects_settled", "settled_at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
     # `state` stands in no index on purpose: an indexed column that changes forbids heap-only updates.

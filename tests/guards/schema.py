@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import errors
 
-from tests.guards.bad_writes import BAD, QUICK_ONLY, Hand
+from tests.guards.bad_writes import BAD, FILLED, FILLS, QUICK_ONLY, Hand
 
 _CONSTRAINTS = """
     select c.conrelid::regclass::text, c.conname, c.contype::text,
@@ -60,8 +61,27 @@ def things(connection: psycopg.Connection) -> list[Thing]:
 
 
 def unlisted(found: list[Thing]) -> list[str]:
-    """Objects that neither a bad write nor the list of plain indexes knows."""
-    return [t.key for t in found if not t.is_not_null and t.key not in BAD and t.key not in QUICK_ONLY]
+    """Objects that no list knows: neither of bad writes, nor of what fills in, nor of plain indexes."""
+    return [t.key for t in found if not t.is_not_null and t.key not in {**BAD, **FILLS, **QUICK_ONLY}]
+
+
+def fills_in(connection: psycopg.Connection, thing: Thing) -> tuple[bool, bool]:
+    """Whether its write is taken with the object, and whether it is without it. Leaves nothing behind."""
+    _, write = FILLS[thing.key]
+    with connection.transaction(force_rollback=True):
+        hand = Hand(connection)
+        with_it = _taken(hand, write)
+        _drop(connection, thing)
+        return with_it, _taken(hand, write)
+
+
+def _taken(hand: Hand, write: Callable[[Hand], object]) -> bool:
+    try:
+        with hand.connection.transaction(force_rollback=True):
+            write(hand)
+    except errors.IntegrityError:
+        return False
+    return True
 
 
 def is_needed(connection: psycopg.Connection, thing: Thing) -> tuple[bool, bool]:
@@ -70,6 +90,8 @@ def is_needed(connection: psycopg.Connection, thing: Thing) -> tuple[bool, bool]
         hand = Hand(connection)
         if not thing.is_not_null:
             BAD[thing.key].before(hand)
+        elif thing.column in FILLED:
+            hand.do(f"alter table {thing.table} disable trigger user")  # as a subscriber, which it does not fill in for
         with_it = _refused(hand, thing)
         _drop(connection, thing)
         return with_it, _refused(hand, thing)

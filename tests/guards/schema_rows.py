@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.guards.bad_writes import BAD, QUICK_ONLY
+from tests.guards.bad_writes import BAD, FILLS, QUICK_ONLY
 
 
 def schema_rows() -> str:
@@ -10,6 +10,8 @@ def schema_rows() -> str:
     lines = ["", "## The schema", "", "| object | without it, this is written |", "|---|---|"]
     lines += [f"| `{name}` | {bad.harm} |" for name, bad in sorted(BAD.items())]
     lines += ["", "Each NOT NULL as well: a whole row without that column is refused with it and taken without it."]
+    lines += ["", "What fills a column in, so that a write is taken that would be refused without it:", ""]
+    lines += [f"- `{name}`: {harm}" for name, (harm, _) in sorted(FILLS.items())]
     lines += ["", "Indexes that forbid nothing, and are quick only:", ""]
     lines += [f"- `{name}`: {why}" for name, why in sorted(QUICK_ONLY.items())]
     return "\n".join(lines) + "\n"
