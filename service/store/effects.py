@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from service.core.effect import Order
-from service.core.state import State
+from service.core.state import FINAL, State
 
 _INPUT = """
     select id, tenant, kind, dedupe_key, fingerprint, request, lane, policy, priority,
@@ -64,6 +64,14 @@ select cast(id as text) as id, tenant, kind, amount, currency from effects where
 _GET = text(f"{_SHOW} where e.id = cast(:id as uuid) and (cast(:tenant as text) is null or e.tenant = :tenant)")
 
 
+# `state` stands in no index; what it implies does, and the outbox holds what is unsettled and nothing else.
+_FOUND_BY = {
+    **{state.value: ["o.effect_id is not null"] for state in State if state not in FINAL},
+    State.PARKED.value: ["o.road = 'parked'"],
+    State.FAILED.value: ["e.failed"],
+}
+
+
 def accept(connection: Connection, orders: Sequence[Order], *, actor: str) -> set[str]:
     """Write each order whose key is new, with its outbox row; return the ids written. Never commits."""
     return set(connection.execute(_ACCEPT, {"orders": _encode(orders), "actor": actor}).scalars())
@@ -91,6 +99,8 @@ def page(connection: Connection, filters: Mapping[str, Any], *, after: str | Non
     """Up to `limit` effects, newest first, older than the effect `after`; `filters` are tenant, kind, state."""
     wanted = {name: value for name, value in filters.items() if value is not None}
     where = [f"e.{name} = :{name}" for name in wanted]
+    if state := wanted.get("state"):
+        where += _FOUND_BY.get(state, [])
     if after:
         where.append("e.id < cast(:after as uuid)")
     query = f"{_SHOW} {'where ' + ' and '.join(where) if where else ''} order by e.id desc limit :limit"
