@@ -12,9 +12,14 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-# All months are asked, each by its index: an effect may live for years, and its first fact is as old as itself.
+# Each month is asked by its index, and none that ended before the effect began: what is looked at is mostly young, and
+# ten years are 120 months. Later ones are all asked: an effect may live for years. Both times are the database's own; a
+# month is more than its clock is ever set back by a failover. Where no effect is seen, all months.
 _OF = text("""
-select at, fact, attempt, actor, evidence from journal where effect_id = cast(:id as uuid) order by id limit :limit
+select at, fact, attempt, actor, evidence from journal
+where effect_id = cast(:id as uuid)
+  and at >= coalesce((select created_at - interval '31 days' from effects where id = cast(:id as uuid)), '-infinity')
+order by id limit :limit
 """)
 
 FACTS_SHOWN_MAX = 1_000
