@@ -84,7 +84,8 @@ def _run(wish: argparse.Namespace) -> int:
 
 def _pytest(wish: argparse.Namespace, folder: Path) -> list[str]:
     chosen = wish.what or (["tests/chaos", "tests/simulation"] if wish.short else ["tests"])
-    side_by_side = ["-n", str(wish.jobs), "--dist", "worksteal"] if wish.jobs > 1 else []
+    one_by_one = ["--dist", "load", "--maxschedchunk", "1", "-p", "tests.chaos.order"]
+    side_by_side = ["-n", str(wish.jobs), *one_by_one] if wish.jobs > 1 else []
     return [
         sys.executable, "-m", "pytest", "-q", "-m", "not slow" if wish.short else "slow", f"--timeout={TEST_SECONDS}",
         f"--junitxml={folder / 'junit.xml'}", *side_by_side, *chosen,

@@ -1,13 +1,15 @@
 """A kill in the attempt and a kill in its recovery: each pair of calls, or as many as a seed draws; the oracle after each.
 
-What counts is a pair of which both kills came.
+What counts is a pair of which both kills came. A grid may be thinned: what one seed leaves out the next one takes.
 """
 
 from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from time import monotonic
 
 from tests.chaos.points.block import Mode
@@ -43,8 +45,12 @@ class Pairs:
         )
 
 
-def every_pair(house: House, mode: Mode, again: Mode) -> Pairs:
-    """All n, and for each n all m, until none comes; or the one that COUNTERFOIL_TEST_PAIR=N:M names."""
+def every_pair(house: House, mode: Mode, again: Mode, *, one_in: int = 1, seed: int = 0) -> Pairs:
+    """All n, and for each n all m, until none comes; or the one that COUNTERFOIL_TEST_PAIR=N:M names.
+
+    `one_in`: of each row only every so-manieth cell, a step further in the next row and with the next seed, so that
+    each n and each m is hit in every run, and so many seeds in a row have hit each cell.
+    """
     done = Pairs((mode, again))
     if one := os.environ.get(ONE_PAIR):
         n, m = map(int, one.split(":"))
@@ -53,17 +59,18 @@ def every_pair(house: House, mode: Mode, again: Mode) -> Pairs:
     beyond = n = 0
     while beyond < BEYOND:
         n += 1
-        beyond = 0 if _all_of(house, n, done) else beyond + 1
+        cells = count(1 + (n + seed) % one_in, one_in)
+        beyond = 0 if _all_of(house, n, cells, done) else beyond + 1
         assert n < CALLS_MAX, "the attempt has no end"
     return done
 
 
-def _all_of(house: House, n: int, done: Pairs) -> bool:
-    """All m for one n; whether the first kill came at all."""
-    beyond = m = 0
+def _all_of(house: House, n: int, cells: Iterator[int], done: Pairs) -> bool:
+    """These m for one n; whether the first kill came at all."""
+    beyond = 0
     came = False
     while beyond < BEYOND:
-        m += 1
+        m = next(cells)
         run = judge_pair(house, n, done.modes[0], m, done.modes[1])
         done.add(run)
         came = came or run.fired

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -64,7 +64,7 @@ class Tally:
         if watch.fired:
             self.points[link] += 1
             self.faults[watch.point.fault.value] += 1
-            self.labels.add(f"{link} {watch.point.way}: {watch.fired}")
+            self.labels.add(f"{link} {watch.point.way} {watch.point.fault}: {watch.fired}")
 
     def __str__(self) -> str:
         seconds = monotonic() - self.begun
@@ -92,37 +92,58 @@ class Loop:
 
     # --- points ------------------------------------------------------------------------------------------------
 
-    def every_point(self, name: str, way: Way, fault: Fault) -> None:
-        """1, 2, 3, … until a number is not reached any more, or the one that COUNTERFOIL_TEST_POINT names.
+    def every_point(self, name: str, faults: Sequence[Fault], *, one_in: int = 1) -> None:
+        """Each fault, each way: 1, 2, 3, … until a number is not reached any more, or the one that COUNTERFOIL_TEST_POINT
+        names; then every label of an undisturbed run that was passed by. Raises at a broken promise.
 
-        Then every label of an undisturbed run that was passed by. Raises at a broken promise.
+        `one_in`: only every so-manieth number, or label where each is hit once; the next seed begins a step further, so
+        that so many seeds in a row have hit all of them.
         """
-        first, second = (self.undisturbed(name)[name, way] for _ in range(2))
-        undisturbed = [label for label in first if label in second]
-        if one := os.environ.get(ONE_POINT):
-            wanted, _, place = one.partition(":")
-            if wanted == way:
-                at, label = (int(place), "") if place.isdecimal() else (0, place)
-                self.judged(name, self.point(name, way, at, fault, label))
-            return
-        n = beyond = 0
-        while beyond < BEYOND and fault is not Fault.PARTED:  # one partition of 3 s for each label is enough
-            n += 1
-            beyond = 0 if self.judged(name, self.point(name, way, n, fault)).fired else beyond + 1
-        for label in undisturbed:
-            self.chase(name, way, label, fault)
-        assert not self._missing(name, way, undisturbed), f"never hit: {self._missing(name, way, undisturbed)}"
+        runs = [self.undisturbed(name) for _ in range(2)]
+        for fault, way in product(faults, Way):
+            first, second = (run[name, way] for run in runs)
+            undisturbed = [label for label in first if label in second]
+            if one := os.environ.get(ONE_POINT):
+                self._the_one(name, way, fault, one)
+            else:
+                self._points_of(name, way, fault, undisturbed, one_in)
+
+    def _the_one(self, name: str, way: Way, fault: Fault, one: str) -> None:
+        kind, wanted, place = one.split(":", 2)
+        if (kind, wanted) == (fault, way):
+            at, label = (int(place), "") if place.isdecimal() else (0, place)
+            self.judged(name, self.point(name, way, at, fault, label))
+
+    def _points_of(self, name: str, way: Way, fault: Fault, labels: list[str], one_in: int) -> None:
+        once = fault is Fault.PARTED  # one partition of 3 s for each label is enough
+        asked = list(dict.fromkeys(labels)) if once else labels
+        step = min(one_in, max(1, len(asked) // 2))  # at least two of them
+        begin = self._seed % step
+        if not once:
+            self._numbers(name, way, fault, count(1 + begin, step))
+        if once or step == 1:
+            wanted = asked[begin::step]
+            for label in wanted:
+                self.chase(name, way, label, fault)
+            missing = self._missing(name, way, fault, wanted)
+            assert not missing, f"{fault}: never hit: {missing}"
+
+    def _numbers(self, name: str, way: Way, fault: Fault, numbers: Iterator[int]) -> None:
+        beyond = 0
+        while beyond < BEYOND:
+            watch = self.judged(name, self.point(name, way, next(numbers), fault))
+            beyond = 0 if watch.fired else beyond + 1
 
     def chase(self, name: str, way: Way, label: str, fault: Fault) -> None:
         """Break the first chunk of that label, unless one has been hit already."""
         for _ in range(CHASES):
-            if not self._missing(name, way, [label]):
+            if not self._missing(name, way, fault, [label]):
                 break
             self.judged(name, self.point(name, way, 0, fault, label))
 
-    def _missing(self, name: str, way: Way, labels: list[str]) -> list[str]:
+    def _missing(self, name: str, way: Way, fault: Fault, labels: list[str]) -> list[str]:
         said = (label for label in labels if not label.removeprefix("after ").startswith(BY_THE_CLOCK))
-        return [label for label in said if f"{name} {way}: {label}" not in self.tally.labels]
+        return [label for label in said if f"{name} {way} {fault}: {label}" not in self.tally.labels]
 
     def undisturbed(self, name: str = LINKS[0]) -> dict[tuple[str, Way], list[str]]:
         """The labels of a run with nothing broken, by link and way."""
@@ -221,7 +242,7 @@ class Loop:
 
     def _repeat(self, point: Point) -> str:
         test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" (")[0]
-        where = f"{ONE_POINT}='{point.way}:{point.n or point.label}' " if "any_chunk" in test else ""
+        where = f"{ONE_POINT}='{point.fault}:{point.way}:{point.n or point.label}' " if "any_chunk" in test else ""
         return f"repeat with COUNTERFOIL_TEST_SEED={self._seed} {where}python -m pytest -m 'slow or not slow' '{test}'"
 
     def _stuck(self) -> str:
