@@ -66,7 +66,7 @@ def look_into_inbox() -> None:
     """Look at what Stripe has told us about and no attempt has dealt with. A dead provider costs one call a run."""
     found = inbox.run_once(KINDS, actor=actor(), seconds=settings.load().provider_deadline)
     if found:
-        log.info("inbox", **found)
+        log.info("inbox", count=sum(found.values()), results=[f"{result} {n}" for result, n in sorted(found.items())])
 
 
 @app.task(name="audit", base=Periodic)
@@ -94,7 +94,13 @@ def prune() -> None:
         log.info("journal_months_made", months=made)
     done = retention.prune(settings.load(), actor=actor(), door="periodic", seconds=PRUNE_RUN_SECONDS)
     if done.requests or done.events or done.items or done.months:
-        log.info("pruned", requests=done.requests, events=done.events, items=done.items, months=done.months)
+        log.info(
+            "pruned",
+            requests_purged=done.requests,
+            events=done.events,
+            items_dropped=done.items,
+            months=done.months,
+        )
 
 
 # Set here and not by a signal: registering a task finalizes the app, and the signal is over before anybody listens.

@@ -25,6 +25,8 @@ error error_type task queue bytes count messages taken fresh published parked un
 seconds oldest_seconds delay deadline duration_ms dependency what file name pid ports port host url
 signal exit_code restarts method path version pool slots window poll_seconds
 since objects known pointed orphans orphans_with_money contradictions adopted doubted
+operation verb done skipped failures by break_class against_provider audit effects breaks new
+event_id type nudged results events month months requests_purged items_dropped
 """
 ALLOWED = frozenset(_NAMES.split())
 _WITHHELD = "[withheld]"
