@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -53,6 +54,7 @@ BOUNDED = settings(
 )
 # What a drawing meets depends on the database's clock as well (paces, leases): too little met, and it goes on drawing.
 MORE_AND_MORE = (8, 16, 32, 64)
+LONG_EXAMPLES = 160  # other orders with each seed, some six thousand steps
 EFFECTS = 6
 LANES = ("charge", "slow")
 PERSON = {"actor": "ada@host", "door": "cli"}
@@ -376,6 +378,13 @@ def test_operations_relays_workers_and_people_in_any_order_break_no_promise(mach
         if wanted <= {what for what, often in machine.hits.items() if often}:
             return
     raise AssertionError(f"never met: {machine.hits}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_nor_in_the_twenty_times_as_many_orders_that_a_seed_draws(machine, seed):
+    long = settings(BOUNDED, max_examples=LONG_EXAMPLES, derandomize=False)
+    run_state_machine_as_test(seeded(seed)(machine), settings=long)
 
 
 def _more_and_more(machine: type[Operating]) -> None:
