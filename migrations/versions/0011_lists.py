@@ -70,6 +70,7 @@ end $$
 INDEXES = {
     "effects_tenant_kind": "effects (tenant, kind, id)",
     "effects_failed": "effects (tenant, id) where failed",
+    "effects_failed_newest": "effects (id) where failed",
     "effects_unsettled": "effects (tenant, id) where settled_at is null",
 }
 
@@ -105,4 +106,4 @@ def _built(index: str) -> bool:
 def downgrade() -> None:
     op.execute("drop index effects_unsettled; drop index effects_tenant_kind")
     op.execute("drop trigger effects_marked on effects; drop function counterfoil_mark_failed()")
-    op.execute("alter table effects drop column failed")  # with its check and its index
+    op.execute("alter table effects drop column failed")  # with its check and its indexes

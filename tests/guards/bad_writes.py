@@ -279,6 +279,7 @@ QUICK_ONLY = {
     "effects_caused_by": "the receipt of a charge is found",
     "effects_concerns": "what waits for a charge is woken",
     "effects_failed": "a tenant's failures are found among millions that succeeded",
+    "effects_failed_newest": "all tenants' failures are found, newest first",
     "effects_tenant": "a tenant sees its own effects, newest first",
     "effects_tenant_kind": "a tenant's letters are found among millions of charges",
     "effects_unsettled": "what a tenant has under way is found among millions that are settled",
