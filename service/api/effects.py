@@ -51,7 +51,7 @@ def list_events(effect_id: Id, caller: Reader) -> Events:
     """Tell what has happened to one effect, oldest first: its journal."""
     row = _found(effect_id, caller)
     with statement() as connection:
-        facts = journal.of(connection, row["id"])
+        facts = journal.of(connection, row["id"], since=row["created_at"])
     return Events.model_validate({"events": facts, "more": len(facts) >= journal.FACTS_SHOWN_MAX})
 
 

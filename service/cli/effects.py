@@ -69,7 +69,7 @@ def show(id_: Id, as_json: talk.Json = False) -> None:
     known = effect_id(id_)
     with statement() as connection:
         row = effects.get(connection, known)
-        facts = journal.of(connection, known)
+        facts = journal.of(connection, known, since=row["created_at"] if row else None)
         group = groups.of(connection, known)
     if row is None:
         raise EffectNotFound(f"no effect {known}")

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import errors
+from sqlalchemy import text
 
 from service.engine import retention
 from service.store import journal
@@ -88,6 +89,21 @@ def test_one_effects_facts_are_found_by_index_in_each_month(books: Books) -> Non
         plan = "\n".join(connection.exec_driver_sql(query).scalars())
     assert "Seq Scan" not in plan
     assert plan.count("Index Scan") + plan.count("Bitmap Index Scan") >= len(partitions(books))
+
+
+def test_a_young_effects_facts_are_asked_of_no_old_month_and_none_is_missed(books: Books) -> None:
+    [own] = books.accept()
+    created = books.effect(own)["created_at"]
+    books.run("alter table journal disable trigger user")
+    books.run("update journal set at = at - interval '20 days'")  # a failover to a server whose clock is behind
+    books.run("alter table journal enable trigger user")
+    with statement() as connection:
+        assert [fact["fact"] for fact in journal.of(connection, own, since=created)] == ["accepted"]
+        assert [fact["fact"] for fact in journal.of(connection, own)] == ["accepted"]
+        values = {"id": own, "since": created + timedelta(days=400), "limit": 9}
+        plan = "\n".join(connection.execute(text(f"explain (analyze) {journal.OF.text}"), values).scalars())
+    assert "Subplans Removed" in plan
+    assert "journal_first" not in plan
 
 
 # --- old months -----------------------------------------------------------------------------------------------------
