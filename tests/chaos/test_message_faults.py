@@ -27,7 +27,6 @@ from tests.flow.wires import body, task
 
 MUTANTS = int(os.environ.get("COUNTERFOIL_TEST_MUTANTS", "400"))
 OVERSIZED_BYTES = 50_000_000
-COPIES = 100
 # A worker that looks drops each message within a millisecond or two and says so.
 STILL_SECONDS = 10.0
 _BLIND = {"PYTHONPATH": str(Path(__file__).parent / "messages" / "blind")}
