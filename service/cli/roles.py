@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote, urlsplit
@@ -50,22 +51,41 @@ def roles(
     if not _PREFIX.fullmatch(prefix):
         raise ValidationError("prefix: lower-case letters, digits and _, a letter first", field="prefix")
     given = _given(passwords, right.LOGINS)
-    with transaction() as connection:
-        database, schema = right.place(connection)
-        if not execute:
-            for step in right.steps(prefix, {}, database=database, schema=schema):
+    if not execute:
+        with transaction() as connection:
+            for step in right.steps(prefix, {}, right.place(connection)):
                 typer.echo(f"{step.shown};")
-            talk.say(f"-- then, in psql: \\password {prefix}_api, and so on; or let --execute make them")
-            return
-        if not right.may_create(connection):
-            raise SettingsError(
-                "the login in COUNTERFOIL_DATABASE_URL may not create roles: use one with CREATEROLE that owns the "
-                "tables, or hand the printed SQL to whoever may",
-                field="COUNTERFOIL_DATABASE_URL",
-            )
+        talk.say(f"-- then, in psql: \\password {prefix}_api, and so on; or let --execute make them")
+        return
+    with _maker(chosen, prefix) as connection:
         made = {**_missing(connection, prefix, renew=renew), **given}
-        right.make(connection, prefix, made, database=database, schema=schema, actor=person())
+        right.make(connection, prefix, made, right.place(connection), actor=person())
     _show(chosen, prefix, made, as_json=as_json)
+
+
+@contextmanager
+def _maker(chosen: Settings, prefix: str) -> Iterator[Connection]:
+    """A transaction of who may make roles: the login that is set, or the superuser of our own embedded server."""
+    from service.embedded import superuser
+    from service.store import roles as right
+    from service.store.database import transaction, transaction_at
+
+    with transaction() as connection:
+        if right.may_create(connection):
+            yield connection
+            return
+    url = superuser.url(chosen.state_dir, chosen.database())
+    if url is None:
+        parts = urlsplit(chosen.database())
+        elsewhere = f"{parts.scheme}://SUPERUSER@{parts.netloc.rpartition('@')[2]}{parts.path}"
+        raise SettingsError(
+            "the login in COUNTERFOIL_DATABASE_URL may not create roles. Let one do it that owns the tables and has "
+            f"CREATEROLE, or a superuser: counterfoil db roles --prefix {prefix} | "
+            f"psql -v ON_ERROR_STOP=1 -1 {elsewhere}",
+            field="COUNTERFOIL_DATABASE_URL",
+        )
+    with transaction_at(url) as connection:
+        yield connection
 
 
 def _given(file: Path | None, names: tuple[str, ...]) -> dict[str, str]:

@@ -147,6 +147,17 @@ def transaction() -> Iterator[Connection]:
 
 
 @contextmanager
+def transaction_at(url: str) -> Iterator[Connection]:
+    """One transaction with another login than this process's. Raises DependencyUnavailable."""
+    other = make_engine(url, pooled=False)
+    try:
+        with reachable(), other.begin() as connection:
+            yield connection
+    finally:
+        other.dispose()
+
+
+@contextmanager
 def statement() -> Iterator[Connection]:
     """A connection in autocommit: each statement is its own transaction, without the two round trips around it.
 

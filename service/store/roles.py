@@ -140,7 +140,11 @@ POLICIES: Mapping[str, tuple[str, str]] = {
 
 _MAY = text("select rolsuper or rolcreaterole from pg_roles where rolname = current_user")
 _ROLE = text("select 1 from pg_roles where rolname = :name")
-_NAMES = text("select current_database(), current_schema()")
+# Whose the tables are: a superuser that makes the roles is not who makes the tables of later versions.
+_NAMES = text("""
+select current_database(), current_schema(), coalesce(
+    (select tableowner from pg_tables where schemaname = current_schema() and tablename = 'effects'), current_user)
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,16 @@ def exists(connection: Connection, name: str) -> bool:
     return connection.execute(_ROLE, {"name": name}).scalar() is not None
 
 
-def steps(prefix: str, passwords: Mapping[str, str], *, database: str, schema: str) -> Iterator[Step]:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the tables are, and whose."""
+
+    database: str
+    schema: str
+    owner: str
+
+
+def steps(prefix: str, passwords: Mapping[str, str], place: Place) -> Iterator[Step]:
     """All that makes it so, in order. Whoever has a password here gets it; everything may be said again at any time.
 
     Raises nothing; names must have been checked.
@@ -169,6 +182,7 @@ def steps(prefix: str, passwords: Mapping[str, str], *, database: str, schema: s
     for role in ROLES:
         yield from _role(f"{prefix}_{role}", passwords.get(role), login=role != CALLER)
     everybody = ", ".join(f"{prefix}_{role}" for role in ROLES)
+    database, schema = place.database, place.schema
     yield _step(f'grant connect on database "{database}" to {everybody}')
     # Audits compare both books in tables of their session.
     yield _step(f'grant temporary on database "{database}" to {prefix}_worker, {prefix}_operator')
@@ -183,7 +197,8 @@ def steps(prefix: str, passwords: Mapping[str, str], *, database: str, schema: s
     for name, roles in FUNCTIONS.items():
         yield _step(f"grant execute on function {name} to {_named(prefix, roles)}")
     # Of tables of later versions the operator sees everything; the programs get theirs when this is said again.
-    yield _step(f'alter default privileges in schema "{schema}" grant select on tables to {prefix}_operator')
+    later = f'alter default privileges for role "{place.owner}" in schema "{schema}"'
+    yield _step(f"{later} grant select on tables to {prefix}_operator")
     yield from _policies(prefix)
 
 
@@ -224,15 +239,13 @@ def _step(sql: str) -> Step:
     return Step(sql, sql)
 
 
-def place(connection: Connection) -> tuple[str, str]:
-    """The database and the schema that the connection is in."""
+def place(connection: Connection) -> Place:
+    """The database and the schema that the connection is in, and who owns the tables there."""
     row = connection.execute(_NAMES).one()
-    return str(row[0]), str(row[1])
+    return Place(str(row[0]), str(row[1]), str(row[2]))
 
 
-def make(
-    connection: Connection, prefix: str, passwords: Mapping[str, str], *, database: str, schema: str, actor: str
-) -> None:
+def make(connection: Connection, prefix: str, passwords: Mapping[str, str], where: Place, *, actor: str) -> None:
     """Carry it all out, in the caller's transaction, and note it in the operators' log."""
     raw = pooler.driver_connection(connection)
     # As the server keeps it (SCRAM, RFC 5803): a password in clear would stand in its log and its statistics.
@@ -240,7 +253,7 @@ def make(
         role: raw.pgconn.encrypt_password(word.encode(), f"{prefix}_{role}".encode(), b"scram-sha-256").decode()
         for role, word in passwords.items()
     }
-    for step in steps(prefix, kept, database=database, schema=schema):
+    for step in steps(prefix, kept, where):
         connection.exec_driver_sql(step.sql.replace("%", "%%"))
     detail = {"prefix": prefix, "new_passwords": sorted(passwords)}
     actions.write(connection, actor=actor, door="cli", verb="db roles", subject=f"{prefix}_*", detail=detail)

@@ -2,83 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import count
-from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql as q
 
-from service.embedded import cluster
 from service.store import control_tables, roles
-from tests.flow.doors import CHARGE, Answer, environment
-from tests.flow.ear import SECRET, event, header
-from tests.flow.program import Program
+from tests.flow.doors import CHARGE, environment
+from tests.flow.ear import event, header
+from tests.flow.logins import Logins, api, made, maker, refused, tool
 from tests.flow.system import System
 from tests.server import Server
 
-_installations = count(1)
 _SOMEBODY = "01890000-0000-7000-8000-0000000000aa"
-
-
-@dataclass
-class Logins:
-    """`urls` by role; `run` is the tool as the operator."""
-
-    prefix: str
-    urls: dict[str, str]
-    owner: str
-
-    def __call__(self, role: str, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.urls[role], autocommit=True) as db:
-            cursor = db.execute(query, values)
-            return cursor.fetchall() if cursor.description else []
-
-
-def made(postgres: Server, database: str) -> Iterator[Logins]:
-    """By the command, as somebody who may create roles; gone afterwards."""
-    prefix = f"cf{os.getpid()}_{next(_installations)}"
-    maker = _maker(postgres, database)
-    done = subprocess.run(
-        [sys.executable, "-m", "service", "db", "roles", "--execute", "--json", "--prefix", prefix],
-        env=environment(database_url=maker), capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    try:
-        yield Logins(prefix, json.loads(done.stdout)["database_urls"], database)
-    finally:
-        with psycopg.connect(maker, autocommit=True) as db:
-            for role in roles.ROLES:
-                name = q.Identifier(f"{prefix}_{role}")
-                db.execute(q.SQL("drop owned by {}").format(name))
-                db.execute(q.SQL("drop role {}").format(name))
-
-
-def _maker(postgres: Server, database: str) -> str:
-    """A login that may create roles: the given one, or the superuser of the run's own server."""
-    with psycopg.connect(postgres.url, autocommit=True) as db:
-        may = db.execute("select rolsuper or rolcreaterole from pg_roles where rolname = current_user").fetchone()
-        if may == (True,):
-            return database
-        folder = db.execute("show data_directory").fetchone()
-    assert folder
-    from pathlib import Path
-    from urllib.parse import urlsplit
-
-    word = cluster.password_file(Path(folder[0]), cluster.SUPERUSER)
-    if not word.exists():
-        pytest.skip("needs a login with CREATEROLE in COUNTERFOIL_TEST_DATABASE_URL")
-    parts = urlsplit(database)
-    return parts._replace(
-        netloc=f"{cluster.SUPERUSER}:{word.read_text().strip()}@{parts.hostname}:{parts.port}"
-    ).geturl()
 
 
 @pytest.fixture
@@ -111,57 +50,6 @@ def _accept(url: str, tenant: str, effect: str) -> None:
 
 
 # --- the house at work -----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Api:
-    program: Program
-    port: int
-    key: str
-
-    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        raw = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            given = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
-            connection.request(method, path, raw, given | {k.replace("_", "-"): v for k, v in headers.items()})
-            response = connection.getresponse()
-            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
-        finally:
-            connection.close()
-
-
-def tool(system: System, logins: Logins, *arguments: str, codes: tuple[int, ...] = (0,)) -> Any:
-    """`counterfoil ARGUMENTS --json` with the operator's login."""
-    own = {**system.settings, "DATABASE_URL": logins.urls["operator"]}
-    done = subprocess.run(
-        [sys.executable, "-m", "service", *arguments, "--json"],
-        env=environment(**own), capture_output=True, text=True, check=False, timeout=90,
-    )  # fmt: skip
-    assert done.returncode in codes, (arguments, done.returncode, done.stdout, done.stderr)
-    assert "may not do this" not in done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-
-
-def api(system: System, logins: Logins) -> Api:
-    [key] = tool(system, logins, "keys", "create", "--name", "shop", *(f"--scope={name}" for name in _SCOPES))
-    more = {"DATABASE_URL": logins.urls["api"], "API_AUTH": "keys", "STRIPE_WEBHOOK_SECRET": SECRET, "API_PORT": "0"}
-    program = system.start("api", ["service", "api"], **more)
-    system.until(lambda: program.lines("listening"), "the API listens")
-    return Api(program, int(program.lines("listening")[0]["url"].rpartition(":")[2]), key["key"])
-
-
-_SCOPES = ("charges:write", "refunds:write", "emails:write", "effects:read", "operations:read", "operations:write")
-
-
-def refused(system: System) -> list[str]:
-    """Lines of the programs that speak of a right that was missing."""
-    return [
-        line
-        for p in system.programs
-        for line in p.text().splitlines()
-        if "permission denied" in line or "row-level" in line
-    ]
 
 
 def test_the_main_job_with_every_program_on_its_own_login(system: System, logins: Logins) -> None:
@@ -347,7 +235,7 @@ def test_every_table_view_and_function_of_ours_is_listed(standing: Logins) -> No
 def test_said_again_it_changes_nothing_and_shows_no_password(standing: Logins, postgres: Server) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "service", "db", "roles", "--execute", "--json", "--prefix", standing.prefix],
-        env=environment(database_url=_maker(postgres, standing.owner)), capture_output=True, text=True, check=False, timeout=60,
+        env=environment(database_url=maker(postgres, standing.owner)), capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert (done.returncode, json.loads(done.stdout)["database_urls"]) == (0, {}), done.stderr
     assert standing("api", "select 1") == [(1,)]
