@@ -12,12 +12,14 @@ import pytest
 _SECONDS = {
     "heir_at_any_call[blind": 230,
     "heir_at_any_call[charge-before-before": 190,
+    "heir_at_any_call[charge-after-before": 170,
     "heir_at_any_call": 90,
     "a_replay_killed_at_any_call": 180,
     "each_layer_misses_its_guards": 150,
     "in_a_million_worlds": 130,
     "an_api_killed_at_any_call": 60,
     "chunk_of_a_link_is_broken": 80,
+    "stands_still_until_its_lease": 70,
     "killed_at_any_call_of_its_main_process": 70,
     "after_a_storm": 70,
 }

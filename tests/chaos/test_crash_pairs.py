@@ -1,8 +1,8 @@
 """Killed at any call, and the one that takes over killed at any of its calls as well: every effect happens once.
 
-All n times m for a worker's children and a charge; a kill before call n + 1 finds the world as a kill after call n does,
-so one order of modes goes through all states. The other orders look again, and with the other subjects they take every
-second cell: which ones, the seed says, and the next seed takes the others. Main process and relay are dear to start, so their
+All n times m for a worker's children and a charge, on each broker; a kill before call n + 1 finds the world as a kill
+after call n does, so one order of modes goes through all states. The other orders look again, and like the other subjects
+they take every second cell: which ones, the seed says, and the next seed takes the others. Main process and relay are dear to start, so their
 pairs are drawn by a seed. What counts is a pair of which both kills came. COUNTERFOIL_TEST_PAIR=N:M repeats one:
 
     COUNTERFOIL_TEST_PAIR=7:21 python -m pytest -m slow tests/chaos/test_crash_pairs.py -k 'child and charge'
@@ -32,7 +32,7 @@ ORDERS = [
     ("charge", BEFORE, BEFORE, "valkey", 1),
     ("charge", AFTER, AFTER, "valkey", 2),
     ("charge", BEFORE, AFTER, "valkey", 2),
-    ("charge", AFTER, BEFORE, "rabbitmq", 2),
+    ("charge", AFTER, BEFORE, "rabbitmq", 1),
     ("refund", BEFORE, BEFORE, "valkey", 2),
     ("refund", AFTER, AFTER, "rabbitmq", 2),
     ("keyed", BEFORE, BEFORE, "rabbitmq", 2),
