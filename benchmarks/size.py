@@ -137,6 +137,7 @@ def lists() -> dict[str, Callable[[], object]]:
         "a small tenant": listing.Filters("small"),
         "by kind": listing.Filters(LISTED, kind="email"),
         "of a kind never asked for": listing.Filters(LISTED, kind="refund"),
+        "succeeded": listing.Filters(LISTED, state="succeeded"),
         "failed": listing.Filters(LISTED, state="failed"),
         "failed of one kind": listing.Filters(LISTED, state="failed", kind="charge"),
         "failed where none has": listing.Filters("clean", state="failed"),

@@ -1,4 +1,4 @@
-"""Lists by kind, of failures and of what is unsettled are found by an index each, however long a tenant's history is.
+"""Lists by kind and by how an effect stands are found by an index each, however long a tenant's history is.
 
 Beside the writers, and beside the code of before: a column with a default (no row is rewritten) that a trigger fills
 in, old rows marked a few blocks a commit, then the indexes. Whatever interrupts it, it is run again and goes on.
@@ -66,12 +66,14 @@ end $$
 """
 
 # All of them are of columns that no claim changes. A settlement, which gives most effects a provider's reference and so
-# is no heap-only update anyway, takes its row out of the last.
+# is no heap-only update anyway, moves its row from the
+# last but one into the last.
 INDEXES = {
     "effects_tenant_kind": "effects (tenant, kind, id)",
     "effects_failed": "effects (tenant, id) where failed",
     "effects_failed_newest": "effects (id) where failed",
     "effects_unsettled": "effects (tenant, id) where settled_at is null",
+    "effects_succeeded": "effects (tenant, id) where settled_at is not null and not failed",
 }
 
 
@@ -104,6 +106,6 @@ def _built(index: str) -> bool:
 
 
 def downgrade() -> None:
-    op.execute("drop index effects_unsettled; drop index effects_tenant_kind")
+    op.execute("drop index effects_succeeded; drop index effects_unsettled; drop index effects_tenant_kind")
     op.execute("drop trigger effects_marked on effects; drop function counterfoil_mark_failed()")
     op.execute("alter table effects drop column failed")  # with its check and its indexes

@@ -97,6 +97,7 @@ effects = Table(
     Index("effects_failed", "tenant", "id", postgresql_where=text("failed")),
     Index("effects_failed_newest", "id", postgresql_where=text("failed")),
     Index("effects_unsettled", "tenant", "id", postgresql_where=text("settled_at IS NULL")),
+    Index("effects_succeeded", "tenant", "id", postgresql_where=text("settled_at IS NOT NULL AND NOT failed")),
     # By blocks, for an audit's window: unlike the others it does not forbid heap-only updates (Postgres 16 and newer).
     Index("effects_settled", "settled_at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
     # `state` stands in no index on purpose: an indexed column that changes forbids heap-only updates.

@@ -283,6 +283,7 @@ QUICK_ONLY = {
     "effects_tenant": "a tenant sees its own effects, newest first",
     "effects_tenant_kind": "a tenant's letters are found among millions of charges",
     "effects_unsettled": "what a tenant has under way is found among millions that are settled",
+    "effects_succeeded": "a tenant's successes are found behind a hundred thousand that wait",
     "effects_settled": "an audit finds its window",
     "inbox_open": "what nobody has looked at is found",
     "inbox_received": "old events are found",

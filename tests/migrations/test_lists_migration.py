@@ -15,7 +15,7 @@ from tests.migrations.test_guards import CLEAN, WHOLE, Sql
 from tests.server import Server
 
 BEFORE, WITH_IT = "0010", "0011"
-INDEXES = {"effects_failed", "effects_failed_newest", "effects_tenant_kind", "effects_unsettled"}
+INDEXES = {"effects_failed", "effects_failed_newest", "effects_tenant_kind", "effects_unsettled", "effects_succeeded"}
 WAIT_SECONDS = 60.0
 
 

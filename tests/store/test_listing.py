@@ -119,6 +119,13 @@ def test_a_tenant_without_failures_is_told_so_at_once() -> None:
         assert rows_read(filters) <= BEYOND  # all tenants' failures, while they are few
 
 
+def test_successes_are_found_behind_a_backlog(ledger: Books) -> None:
+    ledger.accept(*[order(f"new:{i}", tenant="big") for i in range(200)])
+    ledger.run("analyze effects")
+    assert len(listing.page(Filters("big", state="succeeded"), after=None, limit=LIMIT)) == LIMIT
+    assert rows_read(Filters("big", state="succeeded")) <= LIMIT + BEYOND
+
+
 def test_a_range_reads_a_day_more_than_it_shows_at_most(ledger: Books) -> None:
     """Ids are made by the callers' clocks, and created_at decides."""
     filters = Filters("big", created_since=_NOW - timedelta(days=200), created_until=_NOW - timedelta(days=100))
