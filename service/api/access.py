@@ -42,14 +42,19 @@ class Caller:
     scopes: frozenset[str]
 
 
+def lacks(scope: str) -> Problem:
+    """What a key without this scope is answered (RFC 6750, section 3.1)."""
+    challenge = f'Bearer realm="counterfoil", error="insufficient_scope", scope="{scope}"'
+    return Problem("forbidden", f"the key lacks the scope {scope}", headers={"WWW-Authenticate": challenge})
+
+
 def require(scope: str | None) -> Callable[[Request], Awaitable[Caller]]:
     """A dependency: the caller, who must have this scope (None: any key will do)."""
 
     async def caller(request: Request) -> Caller:
         found = await _caller(request)
         if scope is not None and scope not in found.scopes:
-            challenge = f'Bearer realm="counterfoil", error="insufficient_scope", scope="{scope}"'
-            raise Problem("forbidden", f"the key lacks the scope {scope}", headers={"WWW-Authenticate": challenge})
+            raise lacks(scope)
         # In the request's own task, so that its threads ask the database for this tenant too.
         tenancy.enter(found.tenant)
         return found

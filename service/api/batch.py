@@ -130,7 +130,7 @@ def _accept(items: Sequence[Any], caller: Caller, *, atomic: bool) -> Batch:
         accepted = {i: a for i, a in zip(found.orders, answers, strict=True) if isinstance(a, Accepted)}
         return _answer(items, accepted, found.refused)
     if found.refused:
-        raise _together("batch_refused", found.refused)
+        raise _none(found.refused)
     return _answer(items, _all(found.orders, caller), {})
 
 
@@ -204,7 +204,15 @@ def _of_books(error: ValidationError | DedupeConflict) -> Problem:
     return Problem("charge_unfit", error.message, field=error.field)
 
 
-def _together(code: str, refused: Mapping[int, Problem]) -> Problem:
+def _none(refused: Mapping[int, Problem]) -> Problem:
+    """All or nothing: nothing. What the key may not do is answered as to a single request: the body may be right."""
+    forbidden = next((problem for problem in refused.values() if problem.code == "forbidden"), None)
+    if forbidden is None:
+        return _together("batch_refused", refused)
+    return _together("forbidden", refused, forbidden.headers)
+
+
+def _together(code: str, refused: Mapping[int, Problem], headers: Mapping[str, str] | None = None) -> Problem:
     errors = [
         {
             "index": index,
@@ -215,7 +223,9 @@ def _together(code: str, refused: Mapping[int, Problem]) -> Problem:
         for index, problem in sorted(refused.items())
     ]
     named = ", ".join(str(index) for index in sorted(refused)[:10])
-    return Problem(code, f"nothing was written; {len(refused)} items do not pass: {named}", errors=errors)
+    return Problem(
+        code, f"nothing was written; {len(refused)} items do not pass: {named}", headers=headers, errors=errors
+    )
 
 
 def _answer(items: Sequence[Any], accepted: Mapping[int, Accepted], refused: Mapping[int, Problem]) -> Batch:

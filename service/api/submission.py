@@ -12,9 +12,8 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic import ValidationError as PydanticError
 
-from service.api.access import Caller
+from service.api.access import Caller, lacks
 from service.api.moment import Moment
-from service.api.problems import Problem
 from service.core.effect import Order
 from service.core.errors import ValidationError
 from tasks import cancel, capture, charge, email, refund
@@ -76,7 +75,7 @@ def order_of(task: EffectTask, request: Any, options: Any, *, key: str, caller: 
 def check_scope(caller: Caller, kind: str) -> None:
     """Raises Problem when this caller may not ask for effects of this kind."""
     if SCOPES[kind] not in caller.scopes:
-        raise Problem("forbidden", f"the key lacks the scope {SCOPES[kind]}")
+        raise lacks(SCOPES[kind])
 
 
 def _of_options(error: ValidationError) -> ValidationError:

@@ -130,6 +130,21 @@ def test_a_scope_that_is_missing_is_named_and_nothing_is_written(door: Door, url
 
 
 @pytest.mark.usefixtures("own")
+def test_a_batch_wants_the_scope_of_each_kind_in_it(door: Door) -> None:
+    items = [
+        {"kind": "charge", "idempotency_key": "poor:2", "request": CHARGE},
+        {"kind": "email", "idempotency_key": "poor:3", "request": EMAIL},
+    ]
+    writer = key("poor", "emails:write")
+    whole = ask(door, writer, "POST", "/v1/batch", {"atomic": True, "items": items})
+    assert code(whole) == (403, "forbidden")
+    assert [(error["index"], error["code"]) for error in whole.json["errors"]] == [(0, "forbidden")]
+    assert 'scope="charges:write"' in whole.headers["www-authenticate"]
+    each = ask(door, writer, "POST", "/v1/batch", {"items": items})
+    assert [item["status"] for item in each.json["results"]] == [403, 202]
+
+
+@pytest.mark.usefixtures("own")
 @pytest.mark.parametrize(
     ("path", "body", "scope"),
     [("/v1/emails", EMAIL, "emails:write"), ("/v1/charges", CHARGE, "charges:write"),
