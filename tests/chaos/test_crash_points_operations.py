@@ -9,6 +9,7 @@ those of its items, and the provider's ledger has each payment once (I1, I2, I7,
 
 from __future__ import annotations
 
+import os
 import random
 
 import pytest
@@ -17,7 +18,7 @@ from service.core.operation import Verb
 from tests.chaos.book import record
 from tests.chaos.points.block import Mode
 from tests.chaos.points.driving import Driving
-from tests.chaos.points.enumeration import every_point, judge, tell
+from tests.chaos.points.enumeration import ONE_POINT, every_point, judge, tell
 from tests.chaos.points.fixtures import Armoury, armed_system, armoury
 from tests.flow.system import System
 
@@ -58,9 +59,9 @@ def test_a_relay_killed_at_any_call_while_it_drives_an_operation(
     counts = {"points": tally.points, "kills": house.kills, "intents": house.intents}
     record("crash points", what, broker=broker, **counts, **branches)
     tell(capsys, f"{what}, {broker}", f"{tally}\n    {dict(house.found)}")
-    assert house.found["killed with nothing done"]
-    assert house.found["killed after its end"]
-    assert house.found["killed with the canary done" if canary else "killed with all of it done"] or verb is Verb.PARK
+    met = {"killed with nothing done", "killed with all of it done", "killed after its end"}
+    met |= {"killed with the canary done"} if canary else set()
+    assert met <= house.found.keys() or ONE_POINT in os.environ, f"never met: {met - house.found.keys()}"
 
 
 def test_a_relay_killed_at_calls_drawn_by_the_seed_while_it_replays(
@@ -81,5 +82,5 @@ def test_an_operation_that_does_not_ask_what_has_changed_takes_an_effect_from_th
 ) -> None:
     """The proof can fail: the driving relay looks neither at the state nor at the attempt that the plan has seen."""
     house = Driving(armed_system, armoury.block, Verb.REPLAY, control="replay_what_changed")
-    with pytest.raises(AssertionError, match="done=5, skipped={'settled: failed': 1}"):
+    with pytest.raises(AssertionError, match=r"done=5, skipped=\{'settled: failed': 1\}"):
         house.hit(1, BEFORE)

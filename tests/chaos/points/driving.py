@@ -15,12 +15,14 @@ from typing import Any
 from service.core.operation import Pace, Verb
 from service.engine import operations
 from tests.chaos.points.block import NEVER, Block, Mode
-from tests.chaos.points.house import RELAY_POLL_SECONDS, House, Run
+from tests.chaos.points.house import House, Run
 from tests.chaos.points.stuck import Frozen, Stuck
 from tests.chaos.points.subjects import SUBJECTS
 from tests.flow.program import Program
 from tests.flow.system import System
 
+# A relay that has looked for operations a moment ago does not hear the bell for another one: it costs one poll.
+RELAY_POLL_SECONDS = "0.5"
 FACT = {Verb.REPLAY: "replayed", Verb.PARK: "parked"}
 # One look at both sides of the commit: what the plan says was done, and whose journal says so.
 _BOTH = """
@@ -136,8 +138,9 @@ class Driving(House):
         return self.system.sql(_LEFT_ALONE, list(frozen.others))
 
     def _start(self, name: str) -> Program:
-        if name != "relay" or not self._control:
+        if name != "relay":
             return super()._start(name)
-        program = self.system.relay(POLL=RELAY_POLL_SECONDS, **self._more)  # the guard is the relay's
+        guard = self._more if self._control else {}  # the one that is taken out is the relay's
+        program = self.system.relay(POLL=RELAY_POLL_SECONDS, **guard)
         program.expected_to_run = False
         return program
