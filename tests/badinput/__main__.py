@@ -2,7 +2,7 @@
 
 Some ways to call it:
 
-    make bad-input                              # a million, some ten minutes
+    make bad-input                              # a million, half an hour or so
     python -m tests.badinput --count 50000 --seed 7
     python -m tests.badinput --json
 

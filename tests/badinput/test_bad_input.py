@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.badinput import commands, http_requests, messages, python_calls
+from tests.badinput.overheard import overheard, spelled_out
 from tests.badinput.tally import Tally, leak
 from tests.chaos.book import record
 from tests.flow.program import Program
@@ -47,17 +48,19 @@ def test_bad_input_through_every_door_does_nothing_and_is_told(system: System, s
     host, _, port = api.lines("listening")[0]["url"].removeprefix("http://").partition(":")
     worker = system.ready(system.worker(concurrency=2))
     before = rows(system)
-    tallies = [
-        timed(lambda: python_calls.play(share("python"), draw)),
-        timed(lambda: http_requests.play(share("http"), draw, host, int(port))),
-        timed(lambda: messages.play(share("messages"), draw, system.wire, worker)),
-        timed(lambda: commands.play(share("commands"), draw, system.settings)),
-    ]
+    with overheard(system.wire.url) as broker_bytes:
+        tallies = [
+            timed(lambda: python_calls.play(share("python"), draw)),
+            timed(lambda: http_requests.play(share("http"), draw, host, int(port))),
+            timed(lambda: commands.play(share("commands"), draw, system.settings)),
+        ]
+    tallies.append(timed(lambda: messages.play(share("messages"), draw, system.wire, worker)))
     findings = [finding for tally in tallies for finding in tally.findings]
     assert findings == [], "\n".join([f"COUNTERFOIL_TEST_SEED={seed}", *findings])
     assert rows(system) == before, "an input that was refused has been written down"
     assert (api.code, worker.code) == (None, None)
     nothing_planted_is_repeated(system)
+    assert not leak(spelled_out(broker_bytes))
     still_works(system, api, worker)
     tell(tallies, seed)
 
@@ -81,8 +84,13 @@ def nothing_planted_is_repeated(system: System) -> None:
 def still_works(system: System, api: Program, worker: Program) -> None:
     """A genuine charge behind them all, and it is the only one."""
     system.relay()
-    genuine = system.charge(receipt="genuine@example.test")
-    system.settles(genuine)
+    with overheard(system.wire.url) as broker_bytes:
+        genuine = system.charge(receipt="genuine@example.test")
+        system.settles(genuine)
+    said = spelled_out(broker_bytes)
+    assert genuine in said, "effect ids, and nothing else"
+    for private in ("genuine@example.test", "pm_card_visa", "cus_1"):
+        assert private not in said
     assert [row["metadata"]["effect_id"] for row in system.oracle.check().money] == [genuine]
     for program in (api, worker):
         assert not [line for line in program.lines() if line["level"] in ("error", "critical")], program.name
