@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
+import socket
 import uuid
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,9 @@ from service.core.errors import ValidationError
 
 if TYPE_CHECKING:
     from service.settings import Settings
+
+NAME_LENGTH_MAX = 64
+_NO_WORD = re.compile(r"[^\w.-]")
 
 
 def ground() -> Settings:
@@ -55,8 +60,16 @@ def effect_id(text: str) -> str:
 
 
 def person() -> str:
-    """Who is at the keyboard, for the journal."""
+    """Who is at the keyboard and where, for the journal: `ada@ops-1`, as the login and the machine call themselves."""
     try:
-        return f"cli:{getpass.getuser()}"
+        name = getpass.getuser()
     except (KeyError, OSError):  # a container's user often has no name
-        return f"cli:uid {os.getuid()}"
+        name = f"uid-{os.getuid()}"
+    # The machine without its domain: with it this reads as a mail address, which logs withhold.
+    host = socket.gethostname().partition(".")[0] or "localhost"
+    return f"{_word(name)}@{_word(host)}"
+
+
+def _word(said: str) -> str:
+    """One word that a journal can keep: a login comes from the environment, so it may hold anything."""
+    return _NO_WORD.sub("-", said)[:NAME_LENGTH_MAX]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -12,6 +14,7 @@ import pytest
 from tests.flow.doors import VISA, Shell
 from tests.server import Server
 
+ME = f"{getpass.getuser()}@{socket.gethostname().partition('.')[0]}"  # who types here, as the books name him
 _keys = count(1)
 
 

@@ -14,7 +14,7 @@ import pytest
 from service.store import audits
 from tests.contract.fake_servers import FakeServer
 from tests.flow.doors import Shell
-from tests.flow.terminal import shell  # noqa: F401 - a fixture
+from tests.flow.terminal import ME, shell  # noqa: F401 - a fixture
 from tests.store.plot import Plot, hours
 
 Audit = Callable[..., subprocess.CompletedProcess[str]]
@@ -104,7 +104,7 @@ def test_a_break_is_exit_code_one_a_row_and_a_line_of_csv(run: Audit, plot: Plot
     assert run("audit", "breaks", "close", number, "--reason", "again").returncode == 3
     assert listed(run, "--owner", "ada") == []
     [closed] = listed(run, "--owner", "ada", "--closed")
-    assert closed["closed_by"].startswith("cli:")
+    assert closed["closed_by"] == ME
     assert "refunded re_1" in closed["note"]
     assert run("audit", "breaks", "assign", number, "--to", " ").returncode == 2
     assert "eur" in run("audit", "breaks", "list").stdout

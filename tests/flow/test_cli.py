@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.flow.doors import VISA, Shell, environment, park, settle
-from tests.flow.terminal import Run, accepted, charge, key, run, shell, url  # noqa: F401 - fixtures
+from tests.flow.terminal import ME, Run, accepted, charge, key, run, shell, url  # noqa: F401 - fixtures
 from tests.server import Server
 
 COMMANDS = (
@@ -222,7 +222,7 @@ def test_replay_starts_an_operation_that_the_relay_carries_out(run: Run, url: st
     assert (started["executed"], started["state"], started["eligible"]) == (True, "running", 1)
     known = json.loads(run("ops", "show", started["operation"], "--items", "--json").stdout)
     assert (known["reason"], known["waiting"], known["items"][0]["effect_id"]) == ("INC-42", 1, effect_id)
-    assert known["started_by"].startswith("cli:")
+    assert known["started_by"] == ME
     paused = json.loads(run("ops", "pause", started["operation"], "--json").stdout)
     assert paused["state"] == "paused"
     assert json.loads(run("ops", "resume", started["operation"], "--json").stdout)["state"] == "running"
@@ -406,3 +406,17 @@ def test_db_upgrade_fills_an_empty_database_and_is_repeatable(postgres: Server, 
         assert json.loads(first.stdout)["before"] is None
         assert json.loads(run("db", "upgrade", "--json", **there).stdout)["changed"] is False
         assert run("db", "check", **there).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("login", "known"),
+    [("ada", "ada"), ("ada l\n\x07@x", "ada-l---x"), (b"\xff".decode(errors="surrogateescape"), "-")],
+)
+def test_who_types_stands_in_the_books_as_one_word_at_a_machine(
+    run: Run, monkeypatch: pytest.MonkeyPatch, login: str, known: str
+) -> None:
+    monkeypatch.setenv("LOGNAME", login)
+    assert run("lanes", "pause", "email", "--reason", "INC-45").returncode == 0
+    lanes = {row["name"]: row for row in map(json.loads, run("lanes", "list", "--json").stdout.splitlines())}
+    assert lanes["email"]["paused_by"] == f"{known}@{ME.partition('@')[2]}"
+    assert run("lanes", "resume", "email").returncode == 0

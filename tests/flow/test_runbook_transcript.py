@@ -33,7 +33,7 @@ _ASIDE = (
     (re.compile(r"\b\d+:\d\d:\d\d\b|\b(?:\d+[smhd] )?\d+[smhd]\b"), "AGE"),
     (re.compile(r"postgresql\S*://\S+"), "TARGET"),
     (re.compile(r"order:\d+:"), "order:NUMBER:"),
-    (re.compile(r"\bcli:[^\s\"]+"), "cli:WHO"),
+    (re.compile(r"\b[\w.-]+@[\w.-]+"), "WHO"),
     (re.compile(r"\b[\w.-]+:\d{2,}\b"), "WHO"),
     (re.compile(r"\b(pi|ch|req)_\w+"), r"\1_X"),
     (re.compile(r"[─━╸╺]+"), "---"),

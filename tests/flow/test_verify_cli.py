@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from tests.contract.fake_servers import FakeServer
 from tests.contract.fake_stripe import confirm, create
 from tests.flow.doors import Shell, park
-from tests.flow.terminal import Run, accepted, run, shell, url  # noqa: F401 - fixtures
+from tests.flow.terminal import ME, Run, accepted, run, shell, url  # noqa: F401 - fixtures
 
 NOBODY = "01890000-0000-7000-8000-000000000000"
 WHY = ("--reason", "INC-42", "--evidence", "seen in the dashboard")
@@ -83,7 +83,7 @@ def test_a_parked_effect_that_the_provider_has_is_settled(desk: Desk) -> None:
     found = verdict(done)
     assert (found["before"], found["state"], found["finding"]) == ("parked", "succeeded", "settled")
     [row] = desk.rows("select actor from journal where effect_id = %s and fact = 'verified'", effect_id)
-    assert row["actor"].startswith("cli:")
+    assert row["actor"] == ME
     again = desk.call("effects verify --json", effect_id)
     assert (again.returncode, verdict(again)["finding"]) == (0, "agrees")
 
@@ -163,7 +163,7 @@ def test_a_person_settles_what_nobody_else_can(desk: Desk) -> None:
         "effect_id": effect_id, "before": "parked", "state": "failed", "ending": "resolved", "answer": "not_found",
     }  # fmt: skip
     [row] = desk.rows("select actor, evidence from journal where effect_id = %s and fact = 'resolved'", effect_id)
-    assert row["actor"].startswith("cli:")
+    assert row["actor"] == ME
     assert (row["evidence"]["reason"], row["evidence"]["evidence"]) == (WHY[1], WHY[3])
     repeated = desk.call("effects resolve --as failed --yes", *WHY, effect_id)
     assert repeated.returncode == 6
