@@ -95,8 +95,14 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "operator": "select, insert, update, delete",
     },
     "group_notes": {"api": "select, insert", "operator": "select, insert"},
-    "lanes": {"api": "select", "relay": "select, update", "worker": "select", "operator": "select, insert, update"},
-    "actions": {"api": "insert", "relay": "insert", "worker": "insert", "operator": "select, insert"},
+    "lanes": {"api": "select", "relay": "select", "worker": "select", "operator": "select, insert, update"},
+    # A purge asks whether an operation was summed up before.
+    "actions": {
+        "api": "insert",
+        "relay": "insert",
+        "worker": "select (subject, verb), insert",
+        "operator": "select, insert",
+    },
     "api_keys": {"api": "select, update (tokens, filled_at, used_at)", "operator": "select, insert, update"},
     "purges": {"worker": "select, insert, update", "operator": "select, insert, update"},
     "kept_requests": {"worker": "select, insert, update, delete", "operator": "select, insert, update, delete"},

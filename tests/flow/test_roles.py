@@ -148,11 +148,11 @@ FORBIDDEN = [
     ("relay", "select request from effects"), ("relay", "select * from effects"), ("relay", "select progress from effects"),
     ("relay", "select outcome from effects"), ("relay", "select evidence from journal"), ("relay", "delete from outbox"),
     ("relay", "update effects set outcome = '{{}}'"), ("relay", "update effects set first_sent_at = null"),
-    ("relay", "select 1 from inbox"), ("relay", "select 1 from api_keys"), ("relay", "select 1 from emails"),
+    ("relay", "select 1 from inbox"), ("relay", "update lanes set paused_at = null"), ("relay", "select 1 from api_keys"), ("relay", "select 1 from emails"),
     ("relay", "insert into effects (id) values (gen_random_uuid())"),
     ("worker", "select 1 from api_keys"), ("worker", "update incarnations set released_at = now()"),
     ("worker", "insert into operations (id) values (gen_random_uuid())"), ("worker", "update lanes set paused_at = null"),
-    ("worker", "select 1 from actions"),
+    ("worker", "select actor from actions"), ("worker", "select detail from actions"),
     ("operator", "update actions set actor = 'x'"), ("operator", "update effects set caused_by = null"),
 ]  # fmt: skip
 
