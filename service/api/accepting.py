@@ -69,9 +69,10 @@ def _door(path: str, task: EffectTask) -> None:
         return await _accept(task, request, caller)
 
     answered = openapi.headers_of("Location", "Idempotent-Replayed", "Preference-Applied")
+    told = {"headers": answered, "links": openapi.links_to("effect_id", "get_effect", "list_events")}
     responses: dict[int | str, dict[str, Any]] = {
-        200: {"model": Outcome, "description": "Settled while you waited (Prefer: wait)", "headers": answered},
-        202: {"description": "On the books; it goes on by itself", "headers": answered},
+        200: {"model": Outcome, "description": "Settled while you waited (Prefer: wait)", **told},
+        202: {"description": "On the books; it goes on by itself", **told},
         **openapi.problems(408, 413, 415, 422),
     }
     router.add_api_route(

@@ -174,6 +174,11 @@ def components() -> dict[str, Any]:
     return {"Problem": made, **inner, "Options": options}
 
 
+def links_to(parameter: str, *operations: str) -> dict[str, Any]:
+    """What can be asked next with the `id` of this answer: for tools that read the document, not for callers."""
+    return {name: {"operationId": name, "parameters": {parameter: "$response.body#/id"}} for name in operations}
+
+
 def headers_of(*names: str) -> dict[str, Any]:
     """Headers of an answer by name."""
     return {**ANSWER_HEADERS, **{name: {"schema": TEXT} for name in names}}

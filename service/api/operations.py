@@ -104,6 +104,8 @@ class Turn(_Body):
 Reader = Annotated[Caller, Depends(require("operations:read"))]
 Writer = Annotated[Caller, Depends(require("operations:write"))]
 Id = Annotated[str, Path(max_length=64, description="the operation's id")]
+_VERBS = ("start", "pause", "resume", "cancel")
+_NEXT = openapi.links_to("operation_id", "get_operation", "list_items", *(f"{verb}_operation" for verb in _VERBS))
 _EXAMPLE = {"verb": "replay", "select": {"state": "parked", "kind": "charge", "older_than_seconds": 600}}
 
 
@@ -116,7 +118,7 @@ def _body(kind: type[BaseModel], example: Mapping[str, Any], *, required: bool =
     "",
     status_code=201,
     operation_id="plan_operation",
-    responses={201: {"headers": openapi.headers_of("Location")}, **openapi.problems(408, 413, 415)},
+    responses={201: {"headers": openapi.headers_of("Location"), "links": _NEXT}, **openapi.problems(408, 413, 415)},
     openapi_extra=_body(Wanted, _EXAMPLE),
 )
 async def plan_operation(request: Request, response: Response, caller: Writer) -> Plan:

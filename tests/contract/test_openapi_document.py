@@ -98,3 +98,15 @@ def test_a_body_is_as_strict_in_the_document_as_at_the_door() -> None:
         {"options": {"eta": "2199-01-01T00:00:00Z", "countdown": 1}},
     ):
         assert not valid.is_valid({**good, **change}), change
+
+
+def test_what_has_been_made_says_what_can_be_asked_of_it() -> None:
+    """Links (OpenAPI 3.1, Link Object) lead to operations that there are, under their parameters' names."""
+    named = {operation["operationId"]: path for path, _, operation in operations()}
+    linked = set()
+    for _, _, operation in operations():
+        for response in operation["responses"].values():
+            for link in response.get("links", {}).values():
+                linked.add(operation["operationId"])
+                assert all(f"{{{name}}}" in named[link["operationId"]] for name in link["parameters"])
+    assert linked == {f"create_{kind}" for kind in TASKS} | {"plan_operation"}
