@@ -71,6 +71,14 @@ def shell() -> Shell:
     return made
 
 
+def key_of(url: str, tenant: str, *scopes: str) -> str:
+    """A new key of the tenant, made on that login; with all scopes unless some are named."""
+    words = ("keys", "create", "--name", "n", "--tenant", tenant, *(f"--scope={one}" for one in scopes or SCOPES))
+    done = shell().run(*words, "--json", settings={"database_url": url})
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)["key"])
+
+
 def maker(postgres: Server, database: str) -> str:
     """A login that may create roles: the given one, or the superuser of the run's own server."""
     with psycopg.connect(postgres.url, autocommit=True) as db:

@@ -21,12 +21,11 @@ from service.store import attempts
 from service.store.attempts import Limits, Settlement
 from service.store.database import make_engine
 from tests.flow.doors import CHARGE, EMAIL, Answer, Door, served
-from tests.flow.logins import made, shell
+from tests.flow.logins import key_of, made
 from tests.flow.overheard import Overheard
 from tests.server import Server
 
 TARGETS = 100
-_SCOPES = ("charges:write", "refunds:write", "emails:write", "effects:read", "operations:read", "operations:write")
 # Who calls is found out before what is asked for is looked at, once a second or so; the bell is rung behind the commit,
 # by a thread of its own that rings once for many.
 _OF_NO_REQUEST = ("api_keys", "pg_notify", "pg_backend_pid()")
@@ -211,7 +210,7 @@ def ground(request: pytest.FixtureRequest, postgres: Server, template: str) -> I
 
 def _ground(owner: str, login: str) -> Iterator[Ground]:
     wire = Overheard(login)
-    keys = {tenant: _key(owner, tenant) for tenant in ("a", "b")}
+    keys = {tenant: key_of(owner, tenant) for tenant in ("a", "b")}
     with served(wire.url, api_auth="keys") as door:
         document = door.call("GET", "/openapi.json").json
         routes = {o["operationId"]: (m.upper(), p) for p, ms in document["paths"].items() for m, o in ms.items()}
@@ -220,13 +219,6 @@ def _ground(owner: str, login: str) -> Iterator[Ground]:
         made.targets = iter(_targets(made))
         yield made
     wire.cut()
-
-
-def _key(owner: str, tenant: str) -> str:
-    words = ("keys", "create", "--name", "n", "--tenant", tenant, *(f"--scope={one}" for one in _SCOPES), "--json")
-    done = shell().run(*words, settings={"database_url": owner})
-    assert done.returncode == 0, done.stderr
-    return str(json.loads(done.stdout)["key"])
 
 
 def _seen(ground: Ground, operation: str) -> Any:
@@ -296,7 +288,7 @@ def test_what_is_anothers_is_answered_as_what_is_not_there_with_the_same_stateme
 @pytest.mark.parametrize("operation", sorted(NOTHING_NAMED))
 def test_who_has_nothing_is_told_the_same_whatever_others_have(ground: Ground, operation: str) -> None:
     fresh = f"c{next(_tenants)}"
-    ground.keys[fresh] = _key(ground.owner, fresh)
+    ground.keys[fresh] = key_of(ground.owner, fresh)
     answer = ground.ask(fresh, *ground.routes[operation])
     assert (answer.status, answer.json) == (200, ground.empty[operation])
 
