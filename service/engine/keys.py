@@ -120,20 +120,15 @@ def create(
         raise ValidationError("expires: more than nothing, ten years at most", field="expires")
     pace = _pace(per_second, burst)
     with transaction() as connection:
-        return _write(
-            connection,
-            verb="keys create",
-            actor=actor,
-            door=door,
-            like={"tenant": tenant, "name": name, "scopes": sorted(set(scopes)), **pace},
-            expires_in=expires_in,
-        )
+        made = {"tenant": tenant, "name": name, "scopes": sorted(set(scopes)), "expires_in": expires_in, **pace}
+        return _write(connection, "keys create", actor=actor, door=door, like={**made, "rotates": None})
 
 
 def rotate(id_: str, *, grace_seconds: float, actor: str, door: Door) -> Created:
     """Make the key's heir; both live until the older one expires, in `grace_seconds` at most.
 
-    The heir has the same rights and the same length of life. Raises KeyNotFound, ValidationError.
+    Two of a line live at once and no third: while an heir's own predecessor lives, only a rotation without grace takes
+    its place. The heir has the same rights and the same length of life. Raises KeyNotFound, ValidationError.
     """
     if not 0 <= grace_seconds <= GRACE_SECONDS_MAX:
         raise ValidationError("grace: 0 to 90 days", field="grace")
@@ -142,22 +137,20 @@ def rotate(id_: str, *, grace_seconds: float, actor: str, door: Door) -> Created
         old = _found(api_keys.one(connection, id_), id_)
         if (heir := api_keys.heir(connection, id_)) is not None:
             raise ValidationError(f"{id_} was rotated before: its heir {heir['id']} is live; rotate that", field="id")
+        if grace_seconds and (older := _live(api_keys.one(connection, old.rotates or ""))):
+            raise ValidationError(
+                f"{older.id}, which {id_} takes over from, lives until {older.expires_at:%Y-%m-%d %H:%M %Z}, and a "
+                f"third key does not: counterfoil keys revoke {older.id} first, or rotate with --grace 0s",
+                field="id",
+            )
         retired = api_keys.retire(connection, id_, grace=grace_seconds)
         if retired is None:
             raise ValidationError(f"{id_} is {old.state}: create a new key instead", field="id")
         life = (old.expires_at - old.created_at).total_seconds() if old.expires_at else None
         shared = {name: getattr(old, name) for name in ("tenant", "name", "scopes", "per_second", "burst")}
+        made = {**shared, "expires_in": life, "rotates": id_}
         detail = {"rotates": id_, "old_expires_at": retired["expires_at"]}
-        return _write(
-            connection,
-            verb="keys rotate",
-            actor=actor,
-            door=door,
-            like=shared,
-            expires_in=life,
-            rotates=id_,
-            detail=detail,
-        )
+        return _write(connection, "keys rotate", actor=actor, door=door, like=made, detail=detail)
 
 
 def revoke(id_: str, *, actor: str, door: Door, reason: str | None = None) -> Key:
@@ -241,28 +234,17 @@ def _limited(id_: str, facts: Facts, taken: api_keys.Taken) -> Pass | Refused:
 
 def _write(
     connection: Any,
-    *,
     verb: str,
+    *,
     actor: str,
     door: Door,
     like: Mapping[str, Any],
-    expires_in: float | None,
-    rotates: str | None = None,
     detail: Mapping[str, Any] | None = None,
 ) -> Created:
     # Base32 in lower case: no letter that is read as a digit, and a double click selects all of it.
     id_ = PREFIX + base64.b32encode(secrets.token_bytes(5)).decode().lower()
     secret = f"{id_}_{secrets.token_urlsafe(32)}"
-    row = api_keys.insert(
-        connection,
-        id_=id_,
-        hash_=digest(secret),
-        actor=actor,
-        expires_in=expires_in,
-        expires_at=None,
-        rotates=rotates,
-        **like,
-    )
+    row = api_keys.insert(connection, id_=id_, hash_=digest(secret), actor=actor, expires_at=None, **like)
     key = _key(row)
     told = {"tenant": key.tenant, "name": key.name, "scopes": list(key.scopes), "expires_at": key.expires_at}
     actions.write(connection, actor=actor, door=door, verb=verb, subject=id_, detail={**told, **(detail or {})})
@@ -288,6 +270,10 @@ def _pace(per_second: float | None, burst: int | None) -> dict[str, Any]:
     if not 0 < chosen <= 10 * PER_SECOND_MAX:
         raise ValidationError("burst: at least 1", field="burst")
     return {"per_second": per_second, "burst": chosen}
+
+
+def _live(row: Mapping[str, Any] | None) -> Key | None:
+    return _key(row) if row is not None and row["state"] == "live" else None
 
 
 def _found(row: Mapping[str, Any] | None, id_: str) -> Key:

@@ -40,6 +40,24 @@ def test_a_rotation_leaves_two_live_keys_and_no_more() -> None:
 
 
 @pytest.mark.usefixtures("database")
+def test_a_third_key_of_a_line_is_refused_until_one_has_ended() -> None:
+    """Rotated twice within the grace, three keys would open the same door, and nobody would look for the first."""
+    first = made()
+    second = keys.rotate(first.key.id, grace_seconds=3600, actor="me", door="cli")
+    with pytest.raises(ValidationError, match=f"keys revoke {first.key.id} first, or rotate with --grace 0s"):
+        keys.rotate(second.key.id, grace_seconds=3600, actor="me", door="cli")
+    assert all(isinstance(Checker().check(one.secret), Pass) for one in (first, second)), "nothing was changed"
+    # The heir has leaked: at once means at once, and two live on.
+    third = keys.rotate(second.key.id, grace_seconds=0, actor="me", door="cli")
+    found = [Checker().check(one.secret) for one in (first, second, third)]
+    assert [isinstance(one, Pass) for one in found] == [True, False, True]
+    keys.revoke(first.key.id, actor="me", door="cli")
+    fourth = keys.rotate(third.key.id, grace_seconds=3600, actor="me", door="cli")
+    live = [one.id for one in keys.listed(tenant="acme")]
+    assert live == [third.key.id, fourth.key.id]
+
+
+@pytest.mark.usefixtures("database")
 def test_no_grace_ends_the_older_key_at_once() -> None:
     old = made()
     keys.rotate(old.key.id, grace_seconds=0, actor="me", door="cli")
