@@ -144,6 +144,8 @@ class Group(BaseModel):
     state: str
     reason: str
     error: str
+    code: str = Field(description="the provider's own word for the error, or its status; may be empty")
+    error_class: str = Field(description="what sort of trouble it is", examples=["access", "no answer", "provider"])
     count: int
     money: dict[str, int]
     first_seen: datetime

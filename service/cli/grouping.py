@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from service.cli import exits, talk
 from service.cli.ground import ground, person
-from service.cli.stats import GROUP_COLUMNS
+from service.cli.stats import DRAWN_GROUP_COLUMNS, GROUP_COLUMNS, drawn
 
 GROUPS_EXAMPLES = (
     "counterfoil outbox groups",
@@ -29,12 +30,14 @@ def groups(
     output: talk.Output = None,
     as_json: talk.Json = False,
 ) -> None:
-    """Failures that are alike are one line: kind, state, reason and error, how many, how much money, notes."""
+    """Failures that are alike are one line: kind, state, reason, error, code, how many, how much money, notes."""
     ground()
     from service.engine import groups as engine
 
     rows = [asdict(group) for group in engine.listed(tenant=tenant, limit=limit)]
-    if not talk.table(rows, GROUP_COLUMNS, as_json=as_json, output=output):
+    for_people = not as_json and (output == "table" or (output is None and sys.stdout.isatty()))
+    shown, columns = (drawn(rows), DRAWN_GROUP_COLUMNS) if for_people else (rows, GROUP_COLUMNS)
+    if not talk.table(shown, columns, as_json=as_json, output=output):
         talk.say("nothing fails")
         raise typer.Exit(exits.NOTHING_MATCHED)
     if not as_json and output is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from service.cli import talk
@@ -13,7 +14,8 @@ from service.cli.ground import ground
 GROUPS_SHOWN = 3
 LATE_SECONDS = 60.0  # what is due for so long and not taken is nobody's turn any more
 STUCK_SECONDS = 300.0
-GROUP_COLUMNS = ("id", "count", "kind", "state", "reason", "error", "money", "last_seen")
+GROUP_COLUMNS = ("id", "count", "kind", "state", "reason", "error_class", "error", "code", "money", "last_seen")
+DRAWN_GROUP_COLUMNS = ("id", "count", "kind", "state", "reason", "error", "code", "money", "seen")
 EXAMPLES = (
     "counterfoil outbox stats",
     "counterfoil outbox stats --json",
@@ -36,7 +38,7 @@ def stats(as_json: talk.Json = False) -> None:
         talk.table(rows, ("cause", "count", "oldest_for", "oldest"), as_json=False)
     if found["groups"]:
         sys.stdout.write("\n")
-        talk.table(found["groups"], GROUP_COLUMNS, as_json=False)
+        talk.table(drawn(found["groups"]), DRAWN_GROUP_COLUMNS, as_json=False)
     talk.say(found["next"])
 
 
@@ -54,6 +56,19 @@ def looked() -> dict[str, Any]:
     held = sum(row["count"] for row in why if row["cause"] == "held in a paused lane")
     found = {**counts, "held": held, "causes": why, "groups": failing, "paused_lanes": paused}
     return {**found, "next": _next(why, failing, paused)}
+
+
+def drawn(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Groups for the eye: amounts as words, and how long ago the last of them was seen."""
+    now = datetime.now(UTC)
+    return [
+        {
+            **group,
+            "money": ", ".join(f"{amount} {currency}" for currency, amount in group["money"].items()) or None,
+            "seen": age((now - group["last_seen"]).total_seconds()),
+        }
+        for group in groups
+    ]
 
 
 def age(seconds: float | None) -> str:

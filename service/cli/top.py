@@ -92,7 +92,7 @@ def _screen(found: dict[str, Any]) -> Group:
     ]
     parts: list[RenderableType] = [
         _table("Not settled", causes, ("cause", "count", "oldest for", "oldest")),
-        _table("Failing alike", found["groups"], ("id", "count", "kind", "state", "reason", "error")),
+        _table("Failing alike", found["groups"], ("id", "count", "kind", "state", "reason", "error", "code")),
         _table("Lanes", lanes, ("name", "waiting", "held", "in flight", "parked", "oldest for", "paused")),
         _table("Operations", operations, ("id", "verb", "state", "progress", "ended", "reason")),
         Text(found["next"]),

@@ -159,6 +159,8 @@ class Group(_Answer):
     state: str
     reason: str
     error: str
+    code: str
+    error_class: str
     count: int
     money: dict[str, int]
     sample: list[str]

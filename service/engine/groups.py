@@ -13,17 +13,38 @@ from service.store.actions import Door
 from service.store.database import statement, transaction
 
 NOTE_CHARACTERS_MAX = 2_000
+# The first that an error begins with tells its class; what an outcome can be called stands in the providers.
+CLASSES = (
+    ("not sent", ("not_sent", "lease_lost", "dependency_unavailable", "broker")),
+    ("no answer", ("no_answer", "blind_unknown", "unreadable", "not_smtp")),
+    ("asked to wait", ("rate_limited", "in_progress", "quota_exceeded", "the pace", "the circuit", "waits for")),
+    ("access", ("access_refused",)),
+    ("provider", ("status_", "smtp_", "refused", "unexpected_status", "not_confirmed", "not_captured", "not_canceled")),
+    ("look-up", ("look_up", "not_found", "cannot_be_asked", "absent", "key_expired", "hint_refused")),
+    (
+        "contradiction",
+        ("echo_mismatch", "idempotency_error", "payment_intent_missing", "refund_missing", "requires_capture",
+         "no_charge", "charge_without_reference", "contradiction"),
+    ),
+    ("bug", ("bug",)),
+)  # fmt: skip
+"""What sort of trouble an error is, for whoever must decide whether a replay can help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """`error` is the last error without what is particular to one effect; `money` minor units by currency."""
+    """`error` is the last error without what is particular to one effect; `money` minor units by currency.
+
+    `code` is the provider's own word for it, or its status; `error_class` says what sort of trouble it is.
+    """
 
     id: str
     kind: str
     state: str
     reason: str
     error: str
+    code: str
+    error_class: str
     count: int
     money: Mapping[str, int]
     first_seen: datetime
@@ -35,7 +56,13 @@ class Group:
 def listed(*, tenant: str | None = None, group: str | None = None, limit: int = 50) -> list[Group]:
     """Largest first."""
     with statement() as connection:
-        return [Group(**row) for row in groups.listed(connection, tenant=tenant, id_=group, limit=limit)]
+        rows = groups.listed(connection, tenant=tenant, id_=group, limit=limit)
+    return [Group(error_class=trouble(row["error"]), **row) for row in rows]
+
+
+def trouble(error: str) -> str:
+    """The class of an error; 'other' for what is none of ours, or when there is none."""
+    return next((name for name, begins in CLASSES if error.startswith(begins)), "other")
 
 
 def note(group_id: str, said: str, *, actor: str, door: Door, tenant: str | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
@@ -17,6 +18,8 @@ from service.telemetry.scrub import scrub
 UNKNOWN_AFTER_SECONDS = 2.0  # before the same key is sent again: a request in progress answers 409 until it is over
 QUOTED_LENGTH_MIN = 4  # shorter ones (a currency, a country) say nothing of anybody and stand in every sentence
 POLICIES = frozenset(Policy)
+# The provider's name of its error, or our exception's: a word. What else may stand there is not repeated.
+_CODE = re.compile(r"[A-Za-z][A-Za-z_]{0,58}[0-9]{0,4}")
 NOTHING_TO_SEND = frozenset({"key_expired", "blind_unknown"})
 """Reasons of an Unknown after which nothing may be sent any more: the provider may have forgotten the key, or is blind
 and has had the copies its policy allows. Only a person, or a look-up, can go on."""
@@ -33,13 +36,13 @@ def settlement(
 ) -> Settlement:
     """What to write for `outcome`. The budget and the age limit turn another wait into `parked`."""
     done = _settlement(attempt, outcome, provider, guarantee, random)
-    if done.after_seconds is None or isinstance(outcome, Awaiting):
-        return done
-    if attempt.tries >= limits.budget:
-        return _park(attempt, outcome, "attempt_budget", in_doubt=done.in_doubt, error=done.error)
-    if attempt.waited_seconds + done.after_seconds > limits.age_limit:
-        return _park(attempt, outcome, "age_limit", in_doubt=done.in_doubt, error=done.error)
-    return done
+    after = done.after_seconds
+    if after is not None and not isinstance(outcome, Awaiting):
+        if attempt.tries >= limits.budget:
+            done = _park(attempt, outcome, "attempt_budget", in_doubt=done.in_doubt, error=done.error)
+        elif attempt.waited_seconds + after > limits.age_limit:
+            done = _park(attempt, outcome, "age_limit", in_doubt=done.in_doubt, error=done.error)
+    return _with_code(done, outcome)
 
 
 def _settlement(  # noqa: PLR0911 - one case a line of the design
@@ -90,6 +93,14 @@ def _settlement(  # noqa: PLR0911 - one case a line of the design
             return _park(attempt, outcome, reason, in_doubt=True)
         case _:
             assert_never(outcome)
+
+
+def _with_code(done: Settlement, outcome: Outcome) -> Settlement:
+    """`error` with the provider's code behind it, `access_refused (api_key_expired)`: failures are grouped by both."""
+    code = outcome.evidence.get("code") or outcome.evidence.get("exception")
+    if done.error is None or not isinstance(code, str) or code == done.error or not _CODE.fullmatch(code):
+        return done
+    return replace(done, error=f"{done.error} ({code})")
 
 
 def _discreet(message: str, attempt: Attempt) -> str:

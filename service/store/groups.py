@@ -22,33 +22,65 @@ def _normalised(column: str) -> str:
     return f"left({column}, 120)"
 
 
-ERROR = _normalised("coalesce(o.last_error, '')")
-"""The last error without what is particular to one effect."""
-GROUP_ID = (
-    "left(encode(sha256(convert_to(concat_ws('|', e.kind, e.state, coalesce(o.parked_reason, ''),"
-    f" {ERROR}), 'utf8')), 'hex'), 12)"
-)
-"""The name of the group that an effect `e` with the outbox row `o` belongs to: 12 hex digits, the same for ever."""
+# An error as an attempt writes it is one word of ours and, when it has one, the provider's code: `word (code)`. The
+# status that our word ends with is such a code as well. Whatever else `last_error` holds is a sentence and has none.
+_CODED = "'^([a-z0-9_]+) [(]([A-Za-z][A-Za-z_]*[0-9]{0,4})[)]$'"
+_STATUS = "'^[a-z_]+_([0-9]{3})$'"
+CODE = f"coalesce((regexp_match(o.last_error, {_CODED}))[2], (regexp_match(o.last_error, {_STATUS}))[1], '')"
+"""The provider's code of the last error: its own word, or the status of HTTP or SMTP; '' when it has none."""
+ERROR = _normalised(f"regexp_replace(coalesce(o.last_error, ''), {_CODED}, '\\1')")
+"""The last error without its code, and without what is particular to one effect."""
+
+
+def _names(kind: str, state: str, reason: str, error: str, code: str) -> tuple[str, str]:
+    """SQL for a group's id, and for that of the same without regard to the code."""
+    alike = f"concat_ws('|', {kind}, {state}, {reason}, {error})"
+    former, coded = _name(alike), _name(f"{alike} || '|' || {code}")
+    return f"case when {code} = '' then {former} else {coded} end", former
+
+
+def _name(words: str) -> str:
+    return f"left(encode(sha256(convert_to({words}, 'utf8')), 'hex'), 12)"
+
+
+REASON = "coalesce(o.parked_reason, '')"
+GROUP_ID, FORMER_ID = _names("e.kind", "e.state", REASON, ERROR, CODE)
+"""The name of the group that an effect `e` with the outbox row `o` belongs to: 12 hex digits, the same for ever.
+
+The former one knows no code: so groups were named at first, and so they stand in old notes and tickets.
+"""
+
+
+def within(name: str) -> str:
+    """Whether `e` and `o` are in the group of this parameter, which may be an id of before codes told groups apart."""
+    return f"({GROUP_ID} = :{name} or {FORMER_ID} = :{name})"
+
 
 # What is well needs no group: due, and nothing has gone wrong yet.
 _FAILING = "(e.state in ('parked', 'unknown') or o.last_error is not null)"
 
+_READ_ID, _READ_FORMER_ID = _names("kind", "state", "reason", "error", "code")
+
+# Read first and named then: each expression above is worked out once a row.
 _GROUPS = text(f"""
-with found as (
-    select {GROUP_ID} as id, e.kind, e.state, coalesce(o.parked_reason, '') as reason, {ERROR} as error,
-           e.id as effect_id, e.amount, e.currency, coalesce(e.first_sent_at, e.created_at) as first_at,
+with parts as materialized (
+    select e.kind, e.state, {REASON} as reason, {ERROR} as error, {CODE} as code, e.id as effect_id, e.amount,
+           e.currency, coalesce(e.first_sent_at, e.created_at) as first_at,
            greatest(o.parked_at, e.first_sent_at, e.created_at) as last_at
     from outbox o join effects e on e.id = o.effect_id
     where {_FAILING} and (cast(:tenant as text) is null or e.tenant = :tenant)
-      and (cast(:id as text) is null or {GROUP_ID} = :id)
     order by o.effect_id limit :cap
+), found as (
+    select *, {_READ_ID} as id, {_READ_FORMER_ID} as former_id from parts
 ), summed as (
     select id, currency, sum(amount) as amount from found where currency is not null group by id, currency
 )
-select f.id, f.kind, f.state, f.reason, f.error, count(*) as count, min(first_at) as first_seen,
+select f.id, f.former_id, f.kind, f.state, f.reason, f.error, f.code, count(*) as count, min(first_at) as first_seen,
        max(last_at) as last_seen, (array_agg(cast(effect_id as text) order by effect_id))[1:3] as sample,
        coalesce((select jsonb_object_agg(s.currency, s.amount) from summed s where s.id = f.id), '{{}}') as money
-from found f group by f.id, f.kind, f.state, f.reason, f.error order by count(*) desc, f.id limit :limit
+from found f where cast(:id as text) is null or f.id = :id or f.former_id = :id
+group by f.id, f.former_id, f.kind, f.state, f.reason, f.error, f.code
+order by count(*) desc, f.id limit :limit
 """)
 _OF = text(f"""
 select {GROUP_ID} from outbox o join effects e on e.id = o.effect_id
@@ -57,7 +89,7 @@ where o.effect_id = cast(:effect_id as uuid) and {_FAILING}
 _NOTES = text("""
 select group_id, note, author, at from group_notes
 where group_id = any(:ids) and (cast(:tenant as text) is null or tenant = :tenant)
-order by group_id, id
+order by id
 """)
 _NOTE = text("insert into group_notes (group_id, tenant, note, author) values (:id, :tenant, :note, :author)")
 
@@ -72,10 +104,12 @@ def listed(
     A tenant sees its own effects and its own notes; without one, all of them.
     """
     rows = connection.execute(_GROUPS, {"tenant": tenant, "id": id_, "limit": limit, "cap": CAP}).mappings()
-    groups = [{**row, "notes": []} for row in rows]
-    by_id = {group["id"]: group for group in groups}
-    for note in connection.execute(_NOTES, {"ids": list(by_id), "tenant": tenant}).mappings():
-        by_id[note["group_id"]]["notes"].append({name: note[name] for name in ("note", "author", "at")})
+    groups = [dict(row) for row in rows]
+    ids = list({group[name] for group in groups for name in ("id", "former_id")})
+    notes = [dict(note) for note in connection.execute(_NOTES, {"ids": ids, "tenant": tenant}).mappings()]
+    for group in groups:  # what was written of a group before codes told it apart concerns each of its parts
+        names = (group["id"], group.pop("former_id"))
+        group["notes"] = [{n: note[n] for n in ("note", "author", "at")} for note in notes if note["group_id"] in names]
     return groups
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from service.store.groups import GROUP_ID
+from service.store.groups import within
 
 # Delivered this often and never claimed, or due for so long: nobody serves its lane, or nothing goes on at all.
 UNCLAIMED_DELIVERIES = 3
@@ -35,7 +35,7 @@ _WHERE = {
     "until": "e.created_at < :until",
     "error_like": "(position(lower(:error_like) in lower(coalesce(o.last_error, ''))) > 0"
     " or position(lower(:error_like) in lower(coalesce(o.parked_reason, ''))) > 0)",
-    "group": f"{GROUP_ID} = :group",
+    "group": within("group"),
     "key_prefix": "starts_with(e.dedupe_key, :key_prefix)",
     "ref": "(e.provider_ref = :ref or e.progress ->> 'payment_intent' = :ref)",
     "operation": "e.id in (select effect_id from operation_items where operation_id = cast(:operation as uuid))",

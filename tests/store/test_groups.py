@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 
 from service.core.errors import ValidationError
@@ -88,3 +90,30 @@ def test_a_tenant_reads_its_own_notes_and_an_operator_all_of_them(books):
     assert [note["note"] for note in groups.listed()[0].notes] == ["for operators", "for the tenant"]
     with pytest.raises(ValidationError, match="no group"):
         groups.note(group.id, "probe", actor="key:2", door="api", tenant="another")
+
+
+def test_the_providers_code_tells_groups_apart_and_is_shown(books):
+    failing(books, "access_refused (api_key_expired)", "access_refused (account_invalid)", "status_500", "status_503",
+            "bug (KeyError)", "the broker does not answer (TimeoutError)")  # fmt: skip
+    assert {(one.error, one.code, one.error_class) for one in groups.listed()} == {
+        ("access_refused", "api_key_expired", "access"),
+        ("access_refused", "account_invalid", "access"),
+        ("status_<n>", "500", "provider"),
+        ("status_<n>", "503", "provider"),
+        ("bug", "KeyError", "bug"),
+        ("the broker does not answer (TimeoutError)", "", "other"),
+    }
+
+
+def test_an_id_of_before_codes_told_groups_apart_still_means_all_of_them_and_keeps_its_notes(books):
+    """At first the id was made of kind, state, reason and error alone; such ids stand in notes and in tickets."""
+    ids = failing(books, "status_500", "status_503", "no_answer_timeout")
+    former = sha256(b"charge|unknown||status_<n>").hexdigest()[:12]
+    books.run("insert into group_notes (group_id, note, author) values (%s, 'INC-41', 'ada@host')", former)
+    assert operations.plan(Verb.REPLAY, Selection(group=former), actor="me").ids == tuple(ids[:2])
+    noted = {one.code: [note["note"] for note in one.notes] for one in groups.listed()}
+    assert noted == {"500": ["INC-41"], "503": ["INC-41"], "": []}
+    groups.note(former, "still so", **ME)
+    assert {len(one.notes) for one in groups.listed(group=former)} == {2}
+    [without] = [one for one in groups.listed() if not one.code]
+    assert without.id == sha256(b"charge|unknown||no_answer_timeout").hexdigest()[:12], "its id is what it was"
