@@ -55,6 +55,8 @@ class Driving(House):
         self._pace = Pace(canary=canary)
         self._control = control
         self._frozen: Frozen | None = None
+        # So many answers are lost here on purpose that nobody would be asked any more; that is another test's matter.
+        system.settings["CIRCUIT_FAILURES"] = "0"
         super().__init__(system, block, SUBJECTS["charge"], target="relay", control=control)
         self._stuck = Stuck(system, self.glance)
 
