@@ -105,6 +105,8 @@ def execute(
             field="since",
         )
     with statement() as connection:
+        # Asked before anything is closed: a login that cannot open it again must not be who stops a service that sends.
+        incarnation.may_release(connection)
         incarnation.quarantine(connection, found.reason or f"a person says so: {reason}")
         begin = since or recovery.known_until(connection) - MARGIN
     closed = _wait_for_the_lost(settings, tell, sleep)

@@ -88,6 +88,7 @@ on conflict (follows) do nothing
 """)
 
 # What a release names is the database as it is now, even if it was promoted once more during its quarantine.
+_MAY_RELEASE = text("update incarnations set released_at = released_at, released_by = released_by where false")
 _RELEASE = text(f"""
 update incarnations i set system_identifier = n.system, database_oid = n.oid, timeline = n.timeline,
     released_at = greatest(clock_timestamp(), (select max(released_at) + interval '1 microsecond' from incarnations)),
@@ -186,6 +187,11 @@ def quarantined(connection: Connection) -> Quarantine | None:
     if row is None:
         return None
     return Quarantine(row.id, row.quarantined_at, row.quarantine_reason, row.last_fact, row.age_seconds)
+
+
+def may_release(connection: Connection) -> None:
+    """Fails as a release would, for a login that has no right to it, and changes nothing."""
+    connection.execute(_MAY_RELEASE)
 
 
 def release(connection: Connection, id_: int, *, actor: str, reason: str, counts: Mapping[str, Any]) -> bool:
