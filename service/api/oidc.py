@@ -19,7 +19,7 @@ from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Re
 import structlog
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import JWKRegistry, Key, KeySet
 from joserfc.jws import JWSRegistry, extract_compact
 from joserfc.jwt import JWTClaimsRegistry
 
@@ -157,8 +157,8 @@ class Issuer:
 
     def _fetch(self) -> None:
         try:
-            self._keys = KeySet.import_key_set(json.loads(self._read_url()))
-        except (OSError, URLError, ValueError, KeyError, TypeError, JoseError) as error:
+            self._keys = _key_set(self._read_url())
+        except (OSError, URLError, ValueError, KeyError, TypeError, RecursionError, JoseError) as error:
             log.warning("issuer_unavailable", error_type=type(error).__name__)
         else:
             self._got_at = self._asked_at  # as old as the question
@@ -166,10 +166,38 @@ class Issuer:
     def _read_url(self) -> bytes:
         asked = Request(self._url, headers={"Accept": "application/json"})  # noqa: S310 - settings allow https only
         with self._opener.open(asked, timeout=FETCH_SECONDS) as answer:
-            raw: bytes = answer.read(JWKS_BYTES_MAX + 1)
-        if len(raw) > JWKS_BYTES_MAX:
-            raise ValueError("too large")
-        return raw
+            return _body(answer)
+
+
+def _key_set(raw: bytes) -> KeySet:
+    """The keys that can be read; one of a sort that is new to us is no reason to lose the others (RFC 7517 §5).
+
+    None shown is an answer as well: all were withdrawn.
+    """
+    shown = json.loads(raw)["keys"]
+    if not isinstance(shown, list):
+        raise TypeError("no list of keys")
+    keys = [key for one in shown if (key := _key(one)) is not None]
+    if shown and not keys:
+        raise ValueError("no key that can be read")
+    return KeySet(keys)
+
+
+def _key(shown: Any) -> Key | None:
+    try:
+        return JWKRegistry.import_key(shown)
+    except (JoseError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _body(answer: Any) -> bytes:
+    """All of it in time: the socket's own limit is for each read, and one byte a second is never late."""
+    until, raw = monotonic() + FETCH_SECONDS, b""
+    while chunk := answer.read1(JWKS_BYTES_MAX + 1):
+        raw += chunk
+        if len(raw) > JWKS_BYTES_MAX or monotonic() > until:
+            raise ValueError("too large, or too slow")
+    return raw
 
 
 def _has(keys: KeySet, kid: str | None) -> bool:
