@@ -269,7 +269,7 @@ def test_of_two_payment_intents_a_repeated_key_goes_on_with_the_one_that_moved_m
 def test_what_contradicts_a_settled_effect_is_a_break_and_changes_nothing(house, books):
     failed, other, amount = house.charged("says failed", "says another", "says less")
     books.run("alter table effects disable trigger user")
-    books.run("update effects set state = 'failed' where id = %s", failed)
+    books.run("update effects set state = 'failed', failed = true where id = %s", failed)
     books.run("update effects set provider_ref = 'pi_another' where id = %s", other)
     books.run("update effects set amount = 1, request = null where id = %s", amount)
     books.run("alter table effects enable trigger user")
