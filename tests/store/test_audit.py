@@ -193,7 +193,7 @@ def test_a_break_found_again_is_refreshed_and_one_not_found_again_stays_open(plo
     assert again["seen_at"] > before["seen_at"]
     assert again["found_at"] == before["found_at"]
     assert not again["not_seen_again"]
-    plot.books.run("update effects set state = 'failed' where id = %s", own)
+    plot.books.run("update effects set state = 'failed', failed = true where id = %s", own)
     run(settings, hours(200), hours(100))
     assert not of_class("missing_at_provider")[0]["not_seen_again"], "that audit did not look there"
     run(settings, hours(5))
