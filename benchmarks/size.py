@@ -1,6 +1,6 @@
 """What a large ledger costs: accept, take, claim, settle, list and show, beside the same on an empty system.
 
-    python -m benchmarks.size [--settled 10000000] [--waiting 100000] [--rounds 7] [--json FILE]
+    python -m benchmarks.size [--settled 10000000] [--waiting 100000] [--rounds 15] [--json FILE]
 
 Two databases of one server, one process each, in alternated rounds. The empty one has a few thousand settled effects (a
 page of each sort must be full on both sides), the other as many as asked for, spread over 300 days and a hundred
@@ -260,7 +260,7 @@ def main() -> int:
     asked = argparse.ArgumentParser()
     asked.add_argument("--settled", type=int, default=10_000_000)
     asked.add_argument("--waiting", type=int, default=100_000)
-    asked.add_argument("--rounds", type=int, default=7)
+    asked.add_argument("--rounds", type=int, default=15)
     asked.add_argument("--json", type=Path, help="write the figures there")
     asked.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = asked.parse_args()

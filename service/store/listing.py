@@ -26,11 +26,11 @@ PATIENCE_MILLISECONDS = 3_000
 _CLOCKS_DIFFER = timedelta(days=1)
 _KEY_END = "\x7f"  # after every character that a key may hold
 
-# An outbox row is looked for by those rows of the page alone that can have one.
+# An outbox row is looked for by those rows of the page alone that have something to tell of it.
 _LEDGER = """
 select cast(e.id as text) as id, e.tenant, e.kind, e.dedupe_key, e.state, e.attempt, e.not_before, e.in_doubt,
        e.provider, e.provider_ref, e.outcome, e.amount, e.currency, cast(e.caused_by as text) as caused_by,
-       cast(e.concerns as text) as concerns, e.created_at, e.settled_at, case when e.settled_at is null then
+       cast(e.concerns as text) as concerns, e.created_at, e.settled_at, case when e.state = 'parked' then
            (select o.parked_reason from outbox o where o.effect_id = e.id) end as parked_reason
 from effects e
 """
