@@ -15,6 +15,7 @@ _SECONDS = {
     "heir_at_any_call[charge-after-before": 170,
     "heir_at_any_call": 90,
     "a_replay_killed_at_any_call": 180,
+    "while_it_drives_an_operation": 120,
     "each_layer_misses_its_guards": 150,
     "in_a_million_worlds": 130,
     "an_api_killed_at_any_call": 60,
