@@ -13,7 +13,7 @@ import pytest
 from service.store import control_tables, roles
 from tests.flow.doors import CHARGE, environment
 from tests.flow.ear import event, header
-from tests.flow.logins import Logins, api, made, maker, refused, tool
+from tests.flow.logins import Logins, api, made, maker, refused, shell, tool
 from tests.flow.system import System
 from tests.server import Server
 
@@ -123,6 +123,41 @@ def test_the_operators_tool_does_its_work_with_its_own_login(system: System, log
     seen = [row["verb"] for row in system.sql("select verb from actions where subject like 'cfk_%%' order by id")]
     assert seen == ["keys create", "keys rotate", "keys revoke"]
     system.oracle.check()
+
+
+def test_a_database_that_went_back_is_closed_by_any_login_and_opened_by_the_operators(
+    system: System, logins: Logins
+) -> None:
+    """The drill of docs/recover.md, nobody being the owner: notice, release, and adopt what was forgotten."""
+    programs = {"relay": system.relay, "worker": system.worker}
+    running = [start(DATABASE_URL=logins.urls[role]) for role, start in programs.items()]
+    lost = system.charge(dedupe_key="lost:1")
+    system.settles(lost)
+    for program in running:
+        program.kill()
+    for table, column in (("journal", "effect_id"), ("effects", "id")):
+        system.sql(f"alter table {table} disable trigger user")
+        system.sql(f"delete from {table} where {column} = %s", lost)
+        system.sql(f"alter table {table} enable trigger user")
+    waiting = system.charge()
+    for role, start in programs.items():
+        start(DATABASE_URL=logins.urls[role])
+    system.until(lambda: system.sql("select 1 from incarnations where released_at is null"), "it is closed")
+    assert system.state(waiting) == "pending"
+    for role in ("worker", "relay", "api"):
+        done = shell().run("recover", "--execute", "--reason", "r",
+                           settings={**system.settings, "DATABASE_URL": logins.urls[role]})  # fmt: skip
+        assert (done.returncode, "may not do this" in done.stderr) == (7, True), (role, done.stderr)
+    assert system.state(waiting) == "pending"
+    [plan] = tool(system, logins, "recover")
+    assert (plan["quarantined"], plan["released"]) == (True, False)
+    [told] = tool(system, logins, "recover", "--execute", "--reason", "a drill")
+    assert lost in [orphan["effect_id"] for orphan in told["orphans_listed"]]
+    again = system.charge(dedupe_key="lost:1")
+    system.settles(waiting, again)
+    assert [system.state(one) for one in (waiting, again)] == ["succeeded", "succeeded"]
+    assert [system.charged(one) for one in (lost, again, waiting)] == [1, 0, 1], "its money was found again"
+    assert refused(system) == []
 
 
 # --- what each may not -----------------------------------------------------------------------------------------------

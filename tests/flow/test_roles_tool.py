@@ -38,9 +38,9 @@ COMMANDS: list[tuple[str, str, str]] = [
     ("audit breaks note {break} asked", "wo", ""),
     ("audit breaks close {break} --reason paid", "wo", ""),
     ("charge --amount 4200 --currency eur --payment-method pm_card_visa --key {new}", "wo", ""),
-    ("capture --charge {settled} --amount 4200 --currency eur --key {new}", "wo", ""),
-    ("refund --charge {settled} --amount 1 --currency eur --key {new}", "wo", ""),
-    ("cancel --charge {settled} --key {new}", "wo", ""),
+    ("capture --charge {settled} --amount 4200 --currency eur --key {new}", "wo", "a"),
+    ("refund --charge {settled} --amount 1 --currency eur --key {new}", "wo", "a"),
+    ("cancel --charge {settled} --key {new}", "wo", "a"),
     ("email --to ada@example.test --subject s --text t --key {new}", "wo", ""),
     ("db check", "arwo", ""),
     ("db prune", "wo", ""),
@@ -62,28 +62,30 @@ COMMANDS: list[tuple[str, str, str]] = [
     ("ops list", "rwo", "a"),
     ("ops show {plan}", "rwo", "a"),
     ("ops watch {cancelled}", "rwo", "a"),
-    ("ops pause {running}", "o", "a"),
-    ("ops resume {paused}", "o", "a"),
-    ("ops cancel {plan}", "o", "a"),
+    ("ops pause {running}", "ro", "a"),
+    ("ops resume {paused}", "ro", "a"),
+    ("ops cancel {plan}", "ro", "a"),
     ("outbox list", "rwo", "a"),
-    ("outbox show {parked}", "wo", ""),
-    ("outbox groups", "o", ""),
-    ("outbox note {group} seen", "o", ""),
-    ("outbox stats", "o", ""),
-    ("outbox apply {plan} --reason r --yes", "o", ""),
+    ("outbox show {parked}", "rwo", "a"),
+    ("outbox groups", "o", "a"),
+    ("outbox note {group} seen", "o", "a"),
+    ("outbox stats", "oa", ""),
+    ("outbox apply {plan} --reason r --yes", "ro", "a"),
     ("outbox park --id {pending} --execute --reason r --yes", "o", ""),
     ("outbox replay --id {parked}", "o", ""),
     ("outbox replay --id {parked} --execute --reason r --yes", "o", ""),
-    ("outbox unpark --id {parked} --execute --reason r --yes", "o", ""),
-    ("recover --since 2026-01-01", "wo", ""),
+    ("outbox unpark --id {held} --execute --reason r --yes", "o", ""),
     ("recover --since 2026-01-01 --execute --reason r", "o", ""),
-    ("top --once", "o", ""),
+    ("top --once", "oa", ""),
 ]
 # They run as the programs do (test_roles.py), ask no database, or are for who owns the tables.
 OTHERS = {"api", "relay", "worker", "beat", "up", "demo", "chaos", "config show", "db upgrade", "db roles"}
 # What needs more than to look and to decide about one row; in every run, on the login that docs/access.md names.
-SHORT = ("audit --lag", "db prune --execute", "effects erase --id {settled} --execute", "outbox replay --id {parked} --execute",
-         "ops cancel", "recover --since 2026-01-01 --execute")  # fmt: skip
+SHORT = {
+    "operator": ("audit --lag", "db prune --execute", "effects erase --id {settled} --execute",
+                 "outbox replay --id {parked} --execute", "ops cancel", "recover"),
+    "worker": ("db prune --execute", "recover"),
+}  # fmt: skip
 
 
 @dataclass
@@ -141,6 +143,12 @@ class Ground:
 
     def _parked(self) -> str:
         park(self.logins.owner, made := self._pending())
+        return made
+
+    def _held(self) -> str:
+        made = self._parked()
+        with psycopg.connect(self.logins.owner) as db:
+            db.execute("update outbox set parked_reason = 'by_person' where effect_id = %s", (made,))
         return made
 
     def _break(self) -> str:
@@ -208,7 +216,11 @@ def answered(ground: Ground, role: str, words: str) -> str:
         return "refused" if code == 7 else f"refused with {code}"
     if code in (0, 1, 4) and "Traceback" not in error:
         return "may"
-    return "sees nothing" if code == 3 else f"{code}: {said} {error}"
+    return (
+        "sees nothing"
+        if code == 3 or "there is no charge" in error or "no group" in error
+        else f"{code}: {said} {error}"
+    )
 
 
 def expected(role: str, may: str, blind: str) -> str:
@@ -219,7 +231,8 @@ def judged(ground: Ground, role: str, rows: list[tuple[str, str, str]]) -> None:
     ground.long_ago()
     wanted = {words: expected(role, may, blind) for words, may, blind in rows}
     found = {words: answered(ground, role, words) for words in wanted}
-    assert [(w, f) for w, f in found.items() if f != wanted[w]] == [], role
+    wrong = [f"{words}: {said}, not {wanted[words]}" for words, said in found.items() if said != wanted[words]]
+    assert not wrong, "\n".join([role, *wrong])
     # Nor did one that was refused half-way stop the service.
     with psycopg.connect(ground.logins.owner) as db:
         assert db.execute("select count(*) from incarnations where released_at is null").fetchone() == (0,)
@@ -231,9 +244,9 @@ def test_every_command_has_its_line() -> None:
         assert any(line == name or line.startswith(f"{name} ") for line in lines), name
 
 
-@pytest.mark.parametrize("role", ["operator", "worker"])
+@pytest.mark.parametrize("role", SHORT)
 def test_what_writes_much_works_with_its_own_login_and_is_refused_to_others(ground: Ground, role: str) -> None:
-    judged(ground, role, [row for row in COMMANDS if row[0].startswith(SHORT)])
+    judged(ground, role, [row for row in COMMANDS if row[0].startswith(SHORT[role])])
 
 
 @pytest.mark.slow
