@@ -63,7 +63,7 @@ def list_effects(
 def show(id_: Id, as_json: talk.Json = False) -> None:
     """Show one effect and its journal."""
     ground()
-    from service.store import effects, groups, journal
+    from service.store import effects, groups, journal, retention
     from service.store.database import statement
 
     known = effect_id(id_)
@@ -71,8 +71,10 @@ def show(id_: Id, as_json: talk.Json = False) -> None:
         row = effects.get(connection, known)
         facts = journal.of(connection, known, since=row["created_at"] if row else None)
         group = groups.of(connection, known)
+        gone = [one["erased"] for one in retention.standing(connection, [known], tenant=None) if one["id"] == known]
     if row is None:
         raise EffectNotFound(f"no effect {known}")
+    row["request"] = "gone" if gone[0] else "kept"  # whether it is there; what it says is nobody's to read here
     if as_json:
         talk.emit({**row, "journal": facts})
         return
@@ -84,6 +86,10 @@ def show(id_: Id, as_json: talk.Json = False) -> None:
 def _next(row: Mapping[str, Any], group: str | None) -> str:
     """The one thing to do about an effect."""
     state = State(row["state"])
+    if state in FINAL and row["request"] == "gone":
+        return (
+            "nothing is left to do: this is final; its request was purged or erased, the rest stays (docs/retention.md)"
+        )
     if state in FINAL:
         return "nothing is left to do: this is final"
     if row.get("parked_reason") == "by_person":
