@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from service.store import control_tables, roles
-from tests.flow.doors import CHARGE, environment
+from tests.flow.doors import CHARGE
 from tests.flow.ear import event, header
 from tests.flow.logins import Logins, api, made, maker, refused, shell, tool
 from tests.flow.system import System
@@ -268,19 +266,21 @@ def test_every_table_view_and_function_of_ours_is_listed(standing: Logins) -> No
 
 
 def test_said_again_it_changes_nothing_and_shows_no_password(standing: Logins, postgres: Server) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "service", "db", "roles", "--execute", "--json", "--prefix", standing.prefix],
-        env=environment(database_url=maker(postgres, standing.owner)), capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    done = shell().run(
+        "db",
+        "roles",
+        "--execute",
+        "--json",
+        "--prefix",
+        standing.prefix,
+        settings={"database_url": maker(postgres, standing.owner)},
+    )
     assert (done.returncode, json.loads(done.stdout)["database_urls"]) == (0, {}), done.stderr
     assert standing("api", "select 1") == [(1,)]
 
 
 def test_without_execute_the_sql_is_printed_and_nothing_is_made(standing: Logins) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "service", "db", "roles", "--prefix", "nobody_yet"],
-        env=environment(database_url=standing.owner), capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    done = shell().run("db", "roles", "--prefix", "nobody_yet", settings={"database_url": standing.owner})
     assert done.returncode == 0, done.stderr
     assert "create role nobody_yet_api login" in done.stdout
     assert "password '" not in done.stdout
