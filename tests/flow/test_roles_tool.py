@@ -80,12 +80,11 @@ COMMANDS: list[tuple[str, str, str]] = [
 ]
 # They run as the programs do (test_roles.py), ask no database, or are for who owns the tables.
 OTHERS = {"api", "relay", "worker", "beat", "up", "demo", "chaos", "config show", "db upgrade", "db roles"}
-# What needs more than to look and to decide about one row; in every run, on the login that docs/access.md names.
+# In every run, beside what test_roles.py does with these logins; the whole table is slow.
 SHORT = {
-    "operator": ("audit --lag", "db prune --execute", "effects erase --id {settled} --execute",
-                 "outbox replay --id {parked} --execute", "ops cancel", "recover"),
+    "operator": ("db prune --execute", "effects erase --id {settled} --execute", "ops cancel", "recover"),
     "worker": ("db prune --execute", "recover"),
-}  # fmt: skip
+}
 
 
 @dataclass
