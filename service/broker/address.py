@@ -56,6 +56,7 @@ def read_address(url: str, *, lease_seconds: float) -> Address:
     scheme = parts[0].scheme
     shown = ", ".join(f"{part.scheme}://{part.netloc.rpartition('@')[2]}" for part in parts)
     if scheme in ("redis", "rediss"):
+        _refuse_unknown(parts)
         tls = {"ssl_cert_reqs": ssl.CERT_REQUIRED} if scheme == "rediss" else False  # kombu's default is unverified
         return Address(url, shown, _REDIS, _redis_options(lease_seconds), tls)
     if scheme == "sentinel":
@@ -65,7 +66,9 @@ def read_address(url: str, *, lease_seconds: float) -> Address:
                 "COUNTERFOIL_BROKER_URL names a Sentinel without its master: append ?master=mymaster",
                 field="COUNTERFOIL_BROKER_URL",
             )
-        plain = ";".join(urlunsplit(part._replace(query=_without_master(part.query))) for part in parts)
+        parts = [part._replace(query=_without_master(part.query)) for part in parts]
+        _refuse_unknown(parts)
+        plain = ";".join(urlunsplit(part) for part in parts)
         return Address(plain, shown, _SENTINEL, {**_redis_options(lease_seconds), "master_name": master})
     plain = ";".join(urlunsplit(part._replace(query="")) for part in parts)
     # Without confirms a publish that "returned" means nothing: the broker may never have seen it.
@@ -73,6 +76,21 @@ def read_address(url: str, *, lease_seconds: float) -> Address:
     if scheme == "amqps":
         return Address(plain, shown, _AMQPS, options, _amqp_tls(parts[0]))
     return Address(plain, shown, _AMQP, options)
+
+
+def _refuse_unknown(parts: list[SplitResult]) -> None:
+    """Whatever kombu does not know it takes for an argument of its own, and breaks.
+
+    How long a message may be in hand is not to be said here at all: a time shorter than the lease would hand it out
+    while its first worker is still at it.
+    """
+    for name in (name for part in parts for name, _ in parse_qsl(part.query, keep_blank_values=True)):
+        if not name.startswith("ssl_") and name != "virtual_host":
+            hint = "; it follows from COUNTERFOIL_LEASE" if name == "visibility_timeout" else ""
+            raise SettingsError(
+                f"COUNTERFOIL_BROKER_URL has a parameter that is not taken there: {name}{hint}",
+                field="COUNTERFOIL_BROKER_URL",
+            )
 
 
 def _without_master(query: str) -> str:

@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import pytest
 
+from tests.flow.doctoring import check, shows, spoiled
 from tests.flow.doors import park
 from tests.flow.terminal import Run, accepted, key, run, shell, url  # noqa: F401 - fixtures
-
-
-def check(run: Run, name: str, **settings: str) -> dict[str, Any]:
-    """One check as `doctor --json` has it."""
-    found = json.loads(run("doctor", "--json", **settings).stdout)
-    return next(one for one in found["checks"] if one["name"] == name)
-
-
-@contextmanager
-def spoiled(url: str, do: str, undo: str) -> Iterator[None]:
-    """The database with something wrong in it."""
-    with psycopg.connect(url, autocommit=True) as db:
-        db.execute(do.encode())
-        try:
-            yield
-        finally:
-            db.execute(undo.encode())
-
 
 OFF = "alter table outbox set (autovacuum_enabled = {})"
 CASES = {
@@ -52,6 +33,7 @@ CASES = {
 }  # fmt: skip
 
 
+@shows(*CASES)
 @pytest.mark.parametrize("name", CASES)
 def test_a_database_in_bad_repair_is_seen_and_the_fix_is_named(run: Run, url: str, name: str) -> None:
     with psycopg.connect(url) as db:
@@ -70,6 +52,7 @@ def test_a_database_in_bad_repair_is_seen_and_the_fix_is_named(run: Run, url: st
         assert found["meaning"]
 
 
+@shows("outbox")
 def test_what_is_due_and_not_published_means_that_no_relay_is_at_work(run: Run, url: str, key: str) -> None:
     effect_id = accepted(run, key)
     with spoiled(
@@ -82,6 +65,7 @@ def test_what_is_due_and_not_published_means_that_no_relay_is_at_work(run: Run, 
         assert "counterfoil relay" in found["fix"]
 
 
+@shows("published and not picked up")
 def test_what_nobody_picks_up_is_told_from_what_nobody_publishes(run: Run, url: str, key: str) -> None:
     effect_id = accepted(run, key)
     with spoiled(
@@ -97,6 +81,7 @@ def test_what_nobody_picks_up_is_told_from_what_nobody_publishes(run: Run, url: 
         assert check(run, "started and not finished")["ok"]
 
 
+@shows("lanes")
 def test_a_paused_lane_is_not_forgotten(run: Run) -> None:
     run("lanes", "pause", "email", "--reason", "INC-44")
     try:
@@ -108,6 +93,7 @@ def test_a_paused_lane_is_not_forgotten(run: Run) -> None:
     assert check(run, "lanes")["ok"]
 
 
+@shows("operations")
 def test_an_operation_that_no_relay_looks_after_stands_still(run: Run, url: str, key: str) -> None:
     park(url, effect_id := accepted(run, key))
     words = ("outbox", "replay", "--id", effect_id, "--reason", "x", "--execute", "--yes", "--no-wait", "--json")
@@ -126,6 +112,7 @@ def test_an_operation_that_no_relay_looks_after_stands_still(run: Run, url: str,
         run("ops", "cancel", operation)
 
 
+@shows("unknown", "key window")
 def test_doubts_older_than_the_key_are_told_apart_from_fresh_ones(run: Run, url: str, key: str) -> None:
     effect_id = accepted(run, key)
     with psycopg.connect(url, autocommit=True) as db:
@@ -141,6 +128,7 @@ def test_doubts_older_than_the_key_are_told_apart_from_fresh_ones(run: Run, url:
         db.execute("alter table effects enable trigger user")
 
 
+@shows("broker")
 def test_a_broker_that_would_throw_messages_away_is_not_well(run: Run, valkey_server: Any) -> None:
     from redis import Redis
 

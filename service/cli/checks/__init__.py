@@ -40,5 +40,6 @@ def run_all(settings: Settings) -> Iterator[Check]:
                 yield from guarded(name, look)
             yield from outbox.overdue(settings)
     yield from guarded("broker", partial(broker.broker, settings))
+    yield from guarded("visibility", partial(broker.visibility, settings))
     yield from guarded("payments", partial(providers.payments, settings))
     yield from guarded("mail", partial(providers.mail, settings))
