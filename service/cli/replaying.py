@@ -53,9 +53,12 @@ APPLY_EXAMPLES = (
 
 Reason = Annotated[str | None, typer.Option(help="Why; kept in every effect's journal. Needed to execute.")]
 Rate = Annotated[str | None, typer.Option(help="At most so many effects: 20/s, 300/m. Default: as fast as the window.")]
-Canary = Annotated[int, typer.Option(min=0, help="So many first effects must succeed before the others begin.")]
+Canary = Annotated[
+    int, typer.Option(min=0, max=10_000, help="So many first effects must succeed before the others begin.")
+]
 FailuresMax = Annotated[
-    int | None, typer.Option("--max-failures", min=0, help="Stop when more than this many end failed or stuck again.")
+    int | None,
+    typer.Option("--max-failures", min=0, max=10_000, help="Stop when more than this many end failed or stuck again."),
 ]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Watch until it ends; Ctrl-C leaves, and it goes on.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needed without a terminal.")]
@@ -84,7 +87,7 @@ def act(
     rate: Rate = None,
     canary: Canary = 0,
     failures_max: FailuresMax = None,
-    max_replays: Annotated[int, typer.Option(min=1, help="Skip what was replayed so often before.")] = 3,
+    max_replays: Annotated[int, typer.Option(min=1, max=10_000, help="Skip what was replayed so often before.")] = 3,
     force_replays: Annotated[bool, typer.Option("--force-replays", help="Do not skip those.")] = False,
     wait: Wait = True,
     yes: Yes = False,

@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
+from service.cli import exits, talk
 from service.cli.ground import effect_id
 from service.core.errors import ValidationError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION = re.compile(r"([0-9]+)([smhdw])\Z")
-_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(?:/([smh]))?\Z")
+_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?:/([smh]))?\Z")
 
 Ids = Annotated[list[str] | None, typer.Option("--id", help="An effect's id; repeatable; - reads stdin.")]
 State = Annotated[str | None, typer.Option(help="parked, unknown, or stuck: both, and what is long overdue.")]
@@ -38,7 +39,11 @@ def ids(given: Sequence[str]) -> tuple[str, ...]:
     if "-" not in given:
         return tuple(effect_id(one) for one in given)
     piped = [line.split("\t")[0].strip() for line in sys.stdin if line.strip()]
-    return tuple(effect_id(one) for one in [*(one for one in given if one != "-"), *piped])
+    found = tuple(effect_id(one) for one in [*(one for one in given if one != "-"), *piped])
+    if not found:  # or the other selectors alone would choose, and more than whoever wrote the pipe has meant
+        talk.say("no id came in on stdin: nothing matched")
+        raise typer.Exit(exits.NOTHING_MATCHED)
+    return found
 
 
 def seconds(said: str | None, *, field: str) -> float | None:

@@ -23,6 +23,7 @@ from service.store.actions import Door
 from service.store.database import statement, transaction
 
 LIMIT_MAX = 10_000  # a plan is read by a person before it is carried out
+REASON_LENGTH_MAX = 500  # it is kept once for each effect
 PLAN_SECONDS = 3600.0  # what an incident has changed by then must be looked at again
 REPLAYS_MAX = 3  # of one effect: a fourth time by itself helps nobody, so somebody must say that he means it
 SAMPLE = 5
@@ -54,8 +55,10 @@ def plan(verb: Verb, chosen: Selection, *, actor: str, max_replays: int = REPLAY
         if chosen.ids:
             found: Sequence[Mapping[str, Any]] = []
             wanted = tuple(dict.fromkeys(chosen.ids))
-            known = selection.by_id(connection, wanted[: chosen.limit], tenant=chosen.tenant)
-            found = [known.get(one, {"effect_id": one}) for one in wanted[: chosen.limit]]
+            first = wanted[: chosen.limit]
+            known = selection.by_id(connection, first, tenant=chosen.tenant)
+            fit = _fitting(connection, chosen, first)
+            found = [{**known.get(one, {"effect_id": one}), "fits": fit is None or one in fit} for one in first]
             more = len(wanted) > chosen.limit
         else:
             found = selection.unsettled(connection, chosen.wanted(), limit=chosen.limit + 1)
@@ -65,8 +68,20 @@ def plan(verb: Verb, chosen: Selection, *, actor: str, max_replays: int = REPLAY
         return _frozen(connection, verb, chosen, eligible, skipped=skipped, more=more, actor=actor)
 
 
+def _fitting(connection: Any, chosen: Selection, ids: tuple[str, ...]) -> set[str] | None:
+    """Those of `ids` that the other selectors describe too; None when there are no others than kind and tenant."""
+    others = chosen.wanted()
+    if not set(others) - {"kind", "tenant"}:
+        return None
+    rows = selection.unsettled(connection, {**others, "ids": list(ids)}, limit=len(ids))
+    return {str(row["effect_id"]) for row in rows}
+
+
 def _check(chosen: Selection) -> None:
     wanted = chosen.wanted()
+    for name, value in wanted.items():  # a variable that a script forgot to set would mean everything
+        if isinstance(value, str) and not value.strip():
+            raise ValidationError(f"{name.replace('_', '-')} is empty", field=name)
     if not chosen.ids and not set(wanted) - {"tenant"}:
         raise ValidationError(
             "say which effects: --id, --state parked, --group, --older-than …; there is no 'everything'",
@@ -109,6 +124,8 @@ def _against(verb: Verb, row: Mapping[str, Any], chosen: Selection, max_replays:
 
 
 def _against_verb(verb: Verb, row: Mapping[str, Any], state: State, max_replays: int | None) -> str | None:
+    if not row.get("fits", True):
+        return "the other selectors do not describe it"
     if verb is Verb.REPLAY:
         often = max_replays is not None and row["replays"] >= max_replays
         return f"replayed {row['replays']} times before" if often else None
@@ -167,13 +184,16 @@ def start(
 
     Raises ValidationError (no reason, a wrong pace, an expired plan, started before), OperationNotFound.
     """
-    if not reason.strip():
-        raise ValidationError("a reason is needed; it is kept in the journal of every effect", field="reason")
+    if not 1 <= len(reason.strip()) <= REASON_LENGTH_MAX:
+        raise ValidationError(
+            f"a reason of 1 to {REASON_LENGTH_MAX} characters is needed; it is kept in the journal of every effect",
+            field="reason",
+        )
     how = pace or Pace()
     if how.per_second is not None and not 0 < how.per_second <= 100_000:
         raise ValidationError("the rate is more than 0 and at most 100000 effects a second", field="rate")
-    if how.canary < 0 or (how.failures_max is not None and how.failures_max < 0):
-        raise ValidationError("canary and max-failures are 0 or more", field="canary")
+    if not (0 <= how.canary <= LIMIT_MAX and 0 <= (how.failures_max or 0) <= LIMIT_MAX):
+        raise ValidationError(f"canary and max-failures are 0 to {LIMIT_MAX}", field="canary")
     with transaction() as connection:
         begun = operations.start(connection, id_, reason=reason.strip(), actor=actor, tenant=tenant, **asdict(how))
         if begun:

@@ -27,6 +27,7 @@ select cast(e.id as text) as effect_id, e.tenant, e.kind, e.dedupe_key, e.state,
        (select count(*) from journal j where j.effect_id = e.id and j.fact = 'replayed') as replays
 """
 _WHERE = {
+    "ids": "e.id = any(cast(:ids as uuid[]))",
     "kind": "e.kind = :kind",
     "tenant": "e.tenant = :tenant",
     "lane": "o.lane = :lane",
