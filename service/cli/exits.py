@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 
@@ -60,6 +61,9 @@ def explain(error: BaseException, *, as_json: bool) -> int:
     sentence = (
         str(error) if known else f"a bug of ours ({type(error).__name__}); COUNTERFOIL_LOG_LEVEL=DEBUG shows where"
     )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        known, sentence = True, f"what was to be written found no room: {error.strerror}"
+        as_json = False  # on the same full disk
     if as_json:
         code = error.code if isinstance(error, CounterfoilError) else "internal_error"
         talk.emit({"error": {"code": code, "message": sentence, "field": getattr(error, "field", None)}})

@@ -29,6 +29,9 @@ Output = Annotated[
 ]
 
 
+COLUMN_WIDTH_MIN = 5
+COLUMN_GAP = 3  # between two columns of a table, as rich draws them
+
 _manner = {"quiet": False}
 # Shortened, none of these could be copied into the next command.
 _WHOLE = frozenset({"id", "effect_id", "name", "oldest", "at"})
@@ -43,7 +46,8 @@ def manner(*, quiet: bool, colour: bool) -> None:
 
 def emit(value: Any) -> None:
     """One JSON document on one line of stdout."""
-    sys.stdout.write(json.dumps(value, default=_plain, ensure_ascii=False) + "\n")
+    plain = not (sys.stdout.encoding or "").lower().startswith("utf")  # JSON has a spelling for what cannot be written
+    sys.stdout.write(json.dumps(value, default=_plain, ensure_ascii=plain) + "\n")
     sys.stdout.flush()
 
 
@@ -125,12 +129,24 @@ def _draw(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    if _needed(rows, columns) > console.width:  # rich would leave columns out, and nobody would know
+        for row in rows:
+            record({name: row.get(name) for name in columns}, as_json=False)
+            sys.stdout.write("\n")
+        return
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         drawn.add_column(name, no_wrap=name in _WHOLE, overflow="fold", min_width=_width(rows, name))
     for row in rows:
         drawn.add_row(*(Text(text(row.get(column))) for column in columns))
-    Console().print(drawn)
+    console.print(drawn)
+
+
+def _needed(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> int:
+    """The width below which a table says less than its rows: ids whole, of anything else a few letters."""
+    widths = [_width(rows, name) or COLUMN_WIDTH_MIN for name in columns]
+    return sum(widths) + COLUMN_GAP * (len(columns) - 1)
 
 
 def _width(rows: Sequence[Mapping[str, Any]], name: str) -> int | None:

@@ -138,6 +138,7 @@ def test_an_index_whose_build_was_interrupted(run: Run, url: str, key: str) -> N
     assert check(run, "indexes")["ok"]
 
 
+@pytest.mark.slow
 @shows("bloat")
 def test_dead_rows_that_nobody_takes_away(run: Run, url: str) -> None:
     with psycopg.connect(url, autocommit=True) as db:
