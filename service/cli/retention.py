@@ -28,6 +28,7 @@ ERASE_EXAMPLES = (
 )
 
 Execute = Annotated[bool, typer.Option("--execute", help="Do it; without it nothing is written.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, which is the default.")]
 
 
 def prune(
@@ -36,6 +37,7 @@ def prune(
     pace: Annotated[
         float, typer.Option(min=0, max=100, help="Rest after each batch, in its own lengths; 0 is without.")
     ] = 1.0,
+    dry_run: DryRun = False,
     as_json: talk.Json = False,
 ) -> None:
     """Let go what is older than COUNTERFOIL_PAYLOAD_DAYS: requests of settled effects, old events and plans.
@@ -45,6 +47,7 @@ def prune(
     from service.cli.progress import shown
     from service.engine import retention
 
+    _not_both(execute, dry_run)
     settings = ground()
     if not execute:
         found = retention.plan(settings)
@@ -64,6 +67,11 @@ def prune(
         if not done.complete:
             talk.say("the time was over before the end: run it again, it goes on where it was")
     raise typer.Exit(exits.DONE if done.complete else exits.PARTLY_DONE)
+
+
+def _not_both(execute: bool, dry_run: bool) -> None:
+    if execute and dry_run:
+        raise ValidationError("--execute and --dry-run contradict each other", field="execute")
 
 
 def _tell_plan(found: retention.Plan, *, as_json: bool) -> None:
@@ -95,6 +103,7 @@ def erase(  # noqa: PLR0917 - Typer's options
     tenant: Annotated[str | None, typer.Option(help="Only of this tenant.")] = None,
     reason: Annotated[str | None, typer.Option(help="Why; kept in the journal, so name nobody.")] = None,
     execute: Execute = False,
+    dry_run: DryRun = False,
     as_json: talk.Json = False,
 ) -> None:
     """Erase what settled effects say of a person: addresses, subjects, bodies, descriptions, metadata.
@@ -104,6 +113,7 @@ def erase(  # noqa: PLR0917 - Typer's options
     from service.cli.progress import shown
     from service.engine import erasure
 
+    _not_both(execute, dry_run)
     ground()
     if execute and not (reason and reason.strip()):
         raise ValidationError("--execute needs --reason; it is kept in the journal", field="reason")

@@ -115,7 +115,7 @@ def test_prune_plans_then_does_it_and_leaves_what_may_be_needed(system: System, 
 
 
 def test_a_refusal_of_prune_says_what_was_wrong(call: Call) -> None:
-    for words in (["--seconds", "0"], ["--seconds", "soon"], ["--pace", "-1"]):
+    for words in (["--seconds", "0"], ["--seconds", "soon"], ["--pace", "-1"], ["--dry-run"]):
         assert call("db", "prune", "--execute", *words).returncode == 2, words
 
 
@@ -178,7 +178,8 @@ def test_erase_plans_asks_for_a_reason_refuses_what_is_open_and_leaves_nothing_a
     system.settles(open_one)
     assert told(call("effects", "erase", "--id", open_one, "--execute", "--reason", "17", "--json"), 0)["erased"]
     assert call(*words).returncode == 3
-    assert told(call("effects", "erase", "--id", paid, "--json"), 3)["erased_before"]
+    assert told(call("effects", "erase", "--id", paid, "--dry-run", "--json"), 3)["erased_before"]
+    assert call("effects", "erase", "--id", paid, "--dry-run", "--execute", "--reason", "x").returncode == 2
     assert holding(system, door, valkey_server) == set()
     repeated(door, paid)
     assert system.charged(paid) == 1
