@@ -43,8 +43,11 @@ def _all(
     context: typer.Context,
     *,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No remarks on stderr; errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log everything; a bug shows where.")] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours; NO_COLOR=1 does the same.")] = False,
 ) -> None:
+    if verbose:
+        os.environ["COUNTERFOIL_LOG_LEVEL"] = "DEBUG"  # what this process starts is as talkative
     plain = no_color or bool(os.environ.get("NO_COLOR"))
     talk.manner(quiet=quiet, colour=not plain)
     if plain:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from service.cli import exits, talk
-from service.cli.ground import ground, person
+from service.cli.ground import announce, ground, person
 from service.core.errors import ValidationError
 
 SAMPLE = 20
@@ -31,9 +31,12 @@ def recover(
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Why it may send again; kept for ever. With --execute.")] = None,
     execute: Annotated[bool, typer.Option("--execute", help="Do it, and release. Without: show the plan.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, which is the default.")] = False,
     as_json: talk.Json = False,
 ) -> None:
     """Recover from a failover or restore that lost commits; nothing is sent before. Be sure the old primary is gone."""
+    if execute and dry_run:
+        raise ValidationError("--execute and --dry-run contradict each other", field="execute")
     if execute and not (reason or "").strip():
         raise ValidationError("--execute needs --reason; it is kept for ever", field="reason")
     settings = ground()
@@ -45,6 +48,7 @@ def recover(
         planned = engine.plan(settings, since=begin, tell=tell)
         _show(planned, as_json=as_json)
         raise typer.Exit(exits.NOTHING_MATCHED if planned.standing.open and begin is None else exits.DONE)
+    announce(settings, "what may have been sent is marked, and sending is released")
     done = engine.execute(settings, since=begin, actor=person(), reason=(reason or "").strip(), tell=tell, sleep=sleep)
     _tell(done, as_json=as_json)
 

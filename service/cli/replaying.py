@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 SAMPLE_COLUMNS = ("effect_id", "kind", "state", "amount", "currency", "parked_reason", "last_error")
+LIMIT_DEFAULT = 1000
 ASK_ABOVE = 100  # so many rows are more than anybody has looked at: the count is typed, not clicked
 _ALWAYS = "Settled effects and live attempts are skipped. Shows a plan unless --execute is given."
 HELP = {
@@ -80,7 +81,7 @@ def act(
     key_prefix: selecting.KeyPrefix = None,
     ref: selecting.Ref = None,
     operation: selecting.Operation = None,
-    limit: selecting.Limit = 1000,
+    limit: selecting.Limit = None,
     reason: Reason = None,
     execute: Annotated[bool, typer.Option("--execute", help="Do it. Without: show the plan.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, which is the default.")] = False,
@@ -108,10 +109,18 @@ def act(
         key_prefix=key_prefix,
         ref=ref,
         operation=selecting.operation_id(operation) if operation else None,
-        limit=limit,
+        limit=limit or LIMIT_DEFAULT,
     )
     pace = Pace(selecting.per_second(rate), canary, failures_max)
-    wish = _Wish(execute=execute, dry_run=dry_run, reason=(reason or "").strip(), wait=wait, yes=yes, as_json=as_json)
+    wish = _Wish(
+        execute=execute,
+        dry_run=dry_run,
+        reason=(reason or "").strip(),
+        wait=wait,
+        yes=yes,
+        as_json=as_json,
+        cut=bool(limit),
+    )
     _carry_out(Verb(str(context.info_name)), chosen, pace, wish, None if force_replays else max_replays)
 
 
@@ -125,6 +134,7 @@ class _Wish:
     wait: bool
     yes: bool
     as_json: bool
+    cut: bool  # said how many at most
 
 
 def _carry_out(verb: Verb, chosen: Selection, pace: Pace, wish: _Wish, max_replays: int | None) -> None:
@@ -139,6 +149,13 @@ def _carry_out(verb: Verb, chosen: Selection, pace: Pace, wish: _Wish, max_repla
     plan = operations.plan(verb, chosen, actor=person(), max_replays=limit, force=max_replays is None)
     if not plan.eligible or not wish.execute:
         _show(plan, settings, as_json=wish.as_json)
+    if plan.more and not wish.cut:
+        # Half of an incident by accident is worse than none: whoever wants a part of it says how much.
+        talk.say(
+            f"nothing was done: more than {LIMIT_DEFAULT} match; --limit {LIMIT_DEFAULT} takes the oldest of them",
+            must=True,
+        )
+        raise typer.Exit(exits.REFUSED)
     _confirm(verb, plan.eligible, settings, yes=wish.yes)
     _start(plan.id, wish.reason, pace, wait=wish.wait, as_json=wish.as_json, more=_document(plan))
 
@@ -190,7 +207,8 @@ def _show(plan: Planned, settings: Settings, *, as_json: bool) -> None:
         sys.stdout.write("\n")
         talk.table(plan.sample, SAMPLE_COLUMNS, as_json=False)
     if plan.eligible and not as_json:
-        talk.say(f"nothing was done at {target(settings)}; to do it to exactly these {plan.eligible}:")
+        rest = ", the oldest of more" if plan.more else ""
+        talk.say(f"nothing was done at {target(settings)}; to do it to exactly these {plan.eligible}{rest}:")
         talk.say(f"counterfoil outbox apply {plan.id} --reason TEXT")
     raise typer.Exit(exits.DONE if plan.eligible else exits.NOTHING_MATCHED)
 
@@ -199,6 +217,7 @@ def _confirm(verb: Verb, count: int, settings: Settings, *, yes: bool) -> None:
     """Say where, and ask a person; without one, say what to add and leave. Never hangs."""
     done = _DONE[verb]
     announce(settings, f"{count} effects are {'to be ' if not yes else ''}{done}")
+    talk.say("what is published cannot be called back; `ops cancel` stops the rest")
     if yes:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -206,7 +225,6 @@ def _confirm(verb: Verb, count: int, settings: Settings, *, yes: bool) -> None:
         raise typer.Exit(exits.CONFIRMATION_NEEDED)
     if count <= ASK_ABOVE:
         return
-    talk.say("what is published cannot be called back; `ops cancel` stops the rest", must=True)
     if typer.prompt(f"Type {count} to go on", default="", show_default=False, err=True).strip() != str(count):
         talk.say("nothing was done", must=True)
         raise typer.Exit(exits.CONFIRMATION_NEEDED)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli import exits, talk
-from service.cli.ground import effect_id, ground, person
+from service.cli.ground import announce, effect_id, ground, person
 from service.core.errors import ValidationError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def prune(
         found = retention.plan(settings)
         _tell_plan(found, as_json=as_json)
         raise typer.Exit(exits.NOTHING_MATCHED if found.empty else exits.DONE)
+    announce(settings, "requests and events whose time is over are let go")
     with shown(silent=as_json) as progress:
         done = retention.prune(
             settings, actor=person(), door="cli", seconds=seconds or float("inf"), pace=pace, progress=progress
@@ -114,11 +115,13 @@ def erase(  # noqa: PLR0917 - Typer's options
     from service.engine import erasure
 
     _not_both(execute, dry_run)
-    ground()
+    settings = ground()
     if execute and not (reason and reason.strip()):
         raise ValidationError("--execute needs --reason; it is kept in the journal", field="reason")
     with shown(silent=as_json) as progress:
         found = erasure.plan([effect_id(one) for one in ids or ()], to=to, tenant=tenant, progress=progress)
+    if execute and found.ids:
+        announce(settings, f"the requests of {len(found.ids)} effects are erased for ever")
     done = erasure.erase(found.ids, reason=str(reason), actor=person(), to=to) if execute else ()
     if as_json:
         talk.emit({**asdict(found), "erased": done, "execute": execute, "way_out": erasure.WAY_OUT})

@@ -31,7 +31,9 @@ Group = Annotated[str | None, typer.Option(help="Of this failure group (counterf
 KeyPrefix = Annotated[str | None, typer.Option(help="The dedupe key begins with this.")]
 Ref = Annotated[str | None, typer.Option(help="The provider's own id: pi_…")]
 Operation = Annotated[str | None, typer.Option(help="In the frozen set of this operation.")]
-Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most this many, the oldest first.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, max=10_000, help="At most this many, the oldest first. Default: 1000, or nothing.")
+]
 
 
 def ids(given: Sequence[str]) -> tuple[str, ...]:

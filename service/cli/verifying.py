@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli import exits, talk
-from service.cli.ground import effect_id, ground, person
+from service.cli.ground import announce, effect_id, ground, person
 from service.core.errors import EffectNotFound, ValidationError
 from service.core.state import State
 
@@ -131,6 +131,9 @@ def resolve(
     against_provider: Annotated[
         bool, typer.Option("--against-provider", help="Insist when the provider contradicts; opens a break.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the words, say what would be done, ask nobody.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed without a terminal.")] = False,
     as_json: talk.Json = False,
 ) -> None:
@@ -146,21 +149,24 @@ def resolve(
     from service.engine.resolve import resolve as settle
 
     [(known, name)] = _chosen([effect_id(id_)], None, None, 1)
+    announce(settings, f"{known}, a {name}, {'would' if dry_run else 'is to'} be settled as {wish.as_.value}")
+    if dry_run:
+        raise typer.Exit(exits.DONE)
     if not yes:
-        _confirm(known, wish)
+        _confirm(wish)
     done = settle(_kind(name), known, wish, actor=person(), seconds=settings.provider_deadline)
     _tell(done, as_json=as_json)
     codes = {Ending.RESOLVED: exits.DONE, Ending.REFUSED: exits.REFUSED, Ending.NO_ANSWER: exits.UNREACHABLE}
     raise typer.Exit(codes[done.ending])
 
 
-def _confirm(known: str, wish: Wish) -> None:
+def _confirm(wish: Wish) -> None:
     """Ask a person; without one, say what to add and leave. Never hangs."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        talk.say(f"{known} would be settled as {wish.as_.value}; there is no terminal to confirm it on: add --yes")
+        talk.say("nothing was done: there is no terminal to confirm it on; add --yes", must=True)
         raise typer.Exit(exits.CONFIRMATION_NEEDED)
     final = "" if wish.as_.value == "pending" else " for ever"
-    talk.say(f"{known} will stand as {wish.as_.value}{final}, if the provider does not contradict")
+    talk.say(f"it will stand as {wish.as_.value}{final}, if the provider does not contradict")
     typed = typer.prompt(f"Type {wish.as_.value} to go on", default="", show_default=False, err=True)
     if typed.strip() != wish.as_.value:
         talk.say("nothing was done")
