@@ -112,15 +112,7 @@ def act(
         limit=limit or LIMIT_DEFAULT,
     )
     pace = Pace(selecting.per_second(rate), canary, failures_max)
-    wish = _Wish(
-        execute=execute,
-        dry_run=dry_run,
-        reason=(reason or "").strip(),
-        wait=wait,
-        yes=yes,
-        as_json=as_json,
-        cut=bool(limit),
-    )
+    wish = _Wish(execute, dry_run, (reason or "").strip(), wait, yes, as_json, cut=limit is not None)
     _carry_out(Verb(str(context.info_name)), chosen, pace, wish, None if force_replays else max_replays)
 
 
