@@ -159,8 +159,8 @@ class Group(_Answer):
     state: str
     reason: str
     error: str
-    code: str
-    error_class: str
+    code: str = ""  # a server of before does not tell
+    error_class: str = ""
     count: int
     money: dict[str, int]
     sample: list[str]

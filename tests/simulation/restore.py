@@ -141,6 +141,9 @@ class Store:
 
     # incarnation
 
+    def may_release(self, _: object) -> None:
+        """Here the person may."""
+
     def quarantine(self, _: object, _reason: str) -> None:
         self.world.database.quarantine()
 

@@ -52,7 +52,7 @@ class Plot:
             "in_doubt": state == "unknown", "provider": "resend" if kind == "email" else "stripe", **money,
         }  # fmt: skip
         if state in SETTLED:
-            columns |= {"settled_at": at + timedelta(seconds=5), "outcome": Jsonb({})}
+            columns |= {"settled_at": at + timedelta(seconds=5), "outcome": Jsonb({}), "failed": state == "failed"}
         if state == "executing":
             columns["lease_until"] = at + timedelta(seconds=90)
         columns |= changes
