@@ -40,6 +40,7 @@ from service.engine.accept import accept_alone
 from service.store import attempts, effects, journal, listing, outbox
 from service.store.attempts import Limits, Settlement
 from service.store.database import statement
+from service.store.glance import glance
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMISED_RATIO = 1.5
@@ -124,7 +125,7 @@ def reading() -> dict[str, list[float]]:
         for state in ("failed", "parked"):
             ask = partial(effects.page, connection, {"state": state}, after=None, limit=PAGE)
             times[f"command: list {state}"] = timed(ask, 20)
-        times["window"] = timed(lambda: outbox.in_flight(connection), 20)
+        times["window"] = timed(lambda: glance(connection), 20)
     return times
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from service.store import operations
-from service.store.database import SchemaRefused, statement, transaction
+from service.store.database import SchemaRefused, transaction
 
 BATCH = 100  # one commit's share: no row stays locked for long, and a pause is heeded soon
 # So long an effect may take until it rests after its replay; then it counts as it stands, and an operation can end.
@@ -33,9 +33,6 @@ class Driven:
 
 def run_once() -> Driven:
     """Look after each running operation once. Raises DependencyUnavailable."""
-    with statement() as connection:
-        if not operations.any_running(connection):
-            return Driven()
     dealt, seen = 0, list[str]()
     while True:
         try:

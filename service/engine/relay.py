@@ -26,14 +26,14 @@ from service.engine.quarantine import Sentry
 from service.settings import Settings
 from service.store import bell, lanes, outbox
 from service.store.database import statement
+from service.store.glance import Glance, glance
 
 BATCH_MAX = 500  # rows taken at once: one commit and one pipelined publish carry them
 MESSAGE_EFFECTS_MAX = 32  # effects in one message: what makes Celery cheap, small enough to spread over workers
 # A busy relay lets rows gather for this long; it more than doubles throughput and costs a quiet system nothing.
 GATHER_SECONDS = 0.01
 QUIET_SECONDS = 0.05  # only a relay that has heard nothing for this long asks when the next row comes due
-DRIVE_SECONDS = 0.25  # how soon an operation goes on, and how old the knowledge of paused lanes may be
-COUNT_SECONDS = 0.25  # how old the count of rows in flight may be
+LOOK_SECONDS = 0.25  # how soon an operation goes on, how old the count of rows in flight and of paused lanes may be
 AGAIN_SECONDS = 0.1  # between a lost connection and the next look: a restart takes longer, a cut wire does not
 PUT_BACK_SECONDS = 1.0  # rows whose publishing failed come due again; the relay itself waits for the broker first
 
@@ -73,9 +73,8 @@ class Relay:
         self._meter = Meter(actor)
         self._stopping = threading.Event()
         self._room = 0
-        self._counted_at = 0.0
         self._took_at = 0.0
-        self._drove_at = float("-inf")
+        self._looked_at = float("-inf")
         self._driving = False
         self._paused: frozenset[str] = frozenset()
 
@@ -130,14 +129,15 @@ class Relay:
             return self._settings.poll
         with statement() as connection:
             due = outbox.seconds_until_due(connection)
-        longest = min(self._settings.poll, DRIVE_SECONDS) if self._driving else self._settings.poll
+        longest = min(self._settings.poll, LOOK_SECONDS) if self._driving else self._settings.poll
         return longest if due is None else min(max(due, 0.0), longest)
 
     def _take(self) -> tuple[list[outbox.Due], list[str], bool]:
         if self._sentry.quarantined():
             return [], [], False
-        self._drive()
-        batch = min(BATCH_MAX, self._room_left())
+        if self._nothing_is_due():
+            return [], [], False
+        batch = min(BATCH_MAX, self._room)
         if batch <= 0:
             return [], [], True
         taken = self._meter.take(batch, self._settings.redelivery)
@@ -149,17 +149,26 @@ class Relay:
             log.warning("leases_lost", count=len(lost))
         return due, lost, len(taken) == batch
 
-    def _drive(self) -> None:
-        """Operations and lanes are looked after now and then; what that makes due is taken in the same round."""
-        if monotonic() < self._drove_at + DRIVE_SECONDS:
-            return
-        driven = drive.run_once().operations
+    def _nothing_is_due(self) -> bool:
+        """Look around now and then; operations and lanes may make rows due, which are taken in the same round."""
+        if self._room > 0 and monotonic() < self._looked_at + LOOK_SECONDS:
+            return False
         with statement() as connection:
-            self._paused = frozenset(lanes.paused(connection))
-            released = lanes.release(connection)
-        # What a lane had held comes back by the batch: the next one must not wait for the poll.
-        self._driving = bool(driven or released)
-        self._drove_at = monotonic()
+            seen = glance(connection)
+        self._paused = seen.paused
+        # Several relays may overshoot the window by a batch each.
+        self._room = self._settings.window - seen.in_flight
+        self._driving = self._drive(seen)
+        self._looked_at = monotonic()
+        return not self._driving and (seen.due is None or seen.due > 0)
+
+    def _drive(self, seen: Glance) -> bool:
+        """Whether there was something: the next batch of it must not wait for the poll."""
+        driven = seen.driving and drive.run_once().operations > 0
+        if seen.releasable:
+            with statement() as connection:
+                return lanes.release(connection) > 0 or driven
+        return driven
 
     def _not_paused(self, taken: list[outbox.Due]) -> list[outbox.Due]:
         held = [row.effect_id for row in taken if row.lane in self._paused]
@@ -174,14 +183,6 @@ class Relay:
             return []
         with statement() as connection:
             return outbox.lease_out(connection, again, actor=self._actor)
-
-    def _room_left(self) -> int:
-        """What the window still takes. Counted now and then; several relays may overshoot it by a batch each."""
-        if self._room <= 0 or monotonic() > self._counted_at + COUNT_SECONDS:
-            with statement() as connection:
-                self._room = self._settings.window - outbox.in_flight(connection)
-            self._counted_at = monotonic()
-        return self._room
 
     def _publish(self, messages: Sequence[Message]) -> None:
         try:

@@ -9,7 +9,6 @@ from sqlalchemy import Connection, text
 
 HOLD_BATCH = 500
 
-_PAUSED = text("select coalesce(array_agg(name) filter (where paused_at is not null), '{}') from lanes")
 _PAUSE = text("""
 insert into lanes (name, paused_at, paused_by, pause_reason) values (:name, clock_timestamp(), :actor, :reason)
 on conflict (name) do update set paused_at = clock_timestamp(), paused_by = :actor, pause_reason = :reason
@@ -48,11 +47,6 @@ select coalesce(l.name, c.lane) as name, l.paused_at, l.paused_by, l.pause_reaso
        c.oldest_seconds
 from lanes l full join counted c on c.lane = l.name order by 1
 """)
-
-
-def paused(connection: Connection) -> list[str]:
-    """The names of the lanes that are paused."""
-    return list(connection.execute(_PAUSED).scalar_one())
 
 
 def pause(connection: Connection, name: str, *, actor: str, reason: str) -> bool:

@@ -75,7 +75,6 @@ where o.id = cast(:id as uuid) and o.state = any(:from_states)
 
 # --- driving ---------------------------------------------------------------------------------------------------------
 
-_ANY_RUNNING = text("select exists (select from operations where state = 'running')")
 # Of several relays one drives an operation at a time; the others go past it.
 _HOLD = text("""
 select cast(id as text) as id, verb, reason, started_by, per_second, canary, failures_max,
@@ -238,11 +237,6 @@ def turn(
     """Pause, go on or cancel. False: it is in none of `from_states`, or another tenant's."""
     how = {"id": id_, "state": state, "from_states": list(from_states), "reason": reason, "tenant": tenant}
     return connection.execute(_TURN, how).rowcount == 1
-
-
-def any_running(connection: Connection) -> bool:
-    """Whether there is something to drive."""
-    return bool(connection.execute(_ANY_RUNNING).scalar_one())
 
 
 def hold(connection: Connection, seen: Sequence[str]) -> dict[str, Any] | None:

@@ -12,10 +12,6 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-# In flight: published and not due again yet. Counted through a partial index that holds only these rows, so that the
-# count costs what is in flight and never what is waiting.
-_IN_FLIGHT = text("select count(*) from outbox where road = 'published' and available_at > now()")
-
 # Overdue rows first (somebody has waited longest), then retries, then fresh ones; each by its own index.
 _TAKE = text("""
 with overdue as (
@@ -59,12 +55,13 @@ update outbox set road = 'later', available_at = now() + make_interval(secs => :
 where effect_id = any(cast(:ids as uuid[])) and road = 'published'
 """)
 
-_NEXT_DUE = text("""
+SECONDS_UNTIL_DUE = """
 select extract(epoch from min(at) - now())::float8 from (
     (select available_at as at from outbox where road = 'later' order by available_at limit 1)
     union all (select available_at from outbox where road = 'published' order by available_at limit 1)
     union all (select now() from outbox where road = 'fresh' limit 1)) soonest
-""")
+"""
+_NEXT_DUE = text(SECONDS_UNTIL_DUE)
 
 _STATS = text("""
 select coalesce(sum((road = 'fresh')::int), 0) as fresh, coalesce(sum((road = 'later')::int), 0) as later,
@@ -100,11 +97,6 @@ class Due:
     lane: str
     deliveries: int
     again: bool
-
-
-def in_flight(connection: Connection) -> int:
-    """Rows that are published and not due again: what the window limits."""
-    return int(connection.execute(_IN_FLIGHT).scalar_one())
 
 
 def take(connection: Connection, batch: int, redelivery: float) -> list[Due]:

@@ -108,7 +108,7 @@ def test_the_bell_wakes_a_relay_long_before_its_poll(system: System) -> None:
     assert relay.code is None
 
 
-def test_an_idle_relay_costs_a_statement_or_two_per_poll(system: System) -> None:
+def test_an_idle_relay_costs_three_statements_per_poll(system: System) -> None:
     system.relay(POLL="1")
     system.until(lambda: _connections(system), "the relay is at work")
     system.until(age(QUIET_SECONDS), "what it did to begin with is counted")

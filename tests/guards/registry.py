@@ -248,7 +248,7 @@ DELIVERING = (
         "store/outbox.py take", model="row_until_settled", simulation="row_until_settled", story=b.lost_message, out=("delete_on_publish",),
         flow=(f"{_NEGATIVE}test_without_the_row_a_lost_message_is_a_lost_charge",),
     ),
-    Guard("window", "the broker holds a window of messages, the backlog waits in Postgres", "back-pressure", "engine/relay.py _room_left", story=b.deep_backlog, out=("no_window",), flow=(f"{_PROCESS}test_without_the_window_the_whole_backlog_is_in_the_broker",)),
+    Guard("window", "the broker holds a window of messages, the backlog waits in Postgres", "back-pressure", "engine/relay.py _room", story=b.deep_backlog, out=("no_window",), flow=(f"{_PROCESS}test_without_the_window_the_whole_backlog_is_in_the_broker",)),
     Guard("publisher confirm", "handed over means stored", "W4", "broker/confirms.py", story=w.full_queue, out=("no_confirm",), flow=(f"{_PROCESS}test_w4_without_the_confirm_a_message_nobody_stored_counts_as_published[rabbitmq]",)),
     Guard("acks_late", "a message is acknowledged when its work is done", "W5", "broker/configuration.py", story=w.message_of_a_worker_that_will_die, out=("acks_early",), flow=(f"{_PROCESS}test_w5_a_message_whose_worker_dies_before_the_claim_is_lost_without_acks_late_and_row[acks_early,delete_on_publish-rabbitmq]",)),
     Guard("reject_on_worker_lost", "the message of a child that was killed comes again", "W5, W7", "broker/configuration.py", story=w.message_of_a_child_that_was_killed, out=("acks_the_lost",), flow=(f"{_PROCESS}test_a_message_whose_child_is_killed_is_lost_without_reject_and_row[acks_the_lost,delete_on_publish]",)),

@@ -11,6 +11,7 @@ import pytest
 
 from service.core.state import State
 from service.store import database, outbox
+from service.store.glance import glance
 from tests.store.answers import final, parked, waiting
 from tests.store.books import ACTOR, order, orders
 from tests.store.replays import replay
@@ -129,14 +130,14 @@ def test_a_row_that_another_relay_holds_is_skipped_and_not_waited_for(books):
 
 def test_the_window_counts_what_is_published_and_not_due_again(books):
     ids = books.accept(*orders(5))
-    assert ask(outbox.in_flight) == 0
+    assert ask(glance).in_flight == 0
     take(batch=3)
-    assert ask(outbox.in_flight) == 3
+    assert ask(glance).in_flight == 3
     books.make_due(ids[0])
-    assert ask(outbox.in_flight) == 2
+    assert ask(glance).in_flight == 2
     [attempt] = books.claim(ids[1])
     books.settle(final(attempt))
-    assert ask(outbox.in_flight) == 1
+    assert ask(glance).in_flight == 1
 
 
 def test_what_could_not_be_published_comes_due_again_soon(books):

@@ -33,7 +33,7 @@ REFUSALS = [
     (
         lambda: operations.start("x", reason=" ", actor="ada", door="cli"),
         "reason",
-        "a reason is needed; it is kept in the journal of every effect",
+        "a reason of 1 to 500 characters is needed; it is kept in the journal of every effect",
     ),
     (lambda: resolve.check(wish(reason=" ")), "reason", "--reason is needed; it is kept in the journal"),
     (lambda: resolve.check(wish(evidence="")), "evidence", "--evidence is needed; it is kept in the journal"),

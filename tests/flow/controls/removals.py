@@ -79,7 +79,7 @@ def _follow_up_afterwards(module: ModuleType) -> None:
 
 def _no_window(module: ModuleType) -> None:
     """All of the backlog goes to the broker at once."""
-    module.Relay._room_left = lambda _: module.BATCH_MAX
+    module.Relay._room = property(lambda _: module.BATCH_MAX, lambda _self, _counted: None)
 
 
 def _no_confirm(module: ModuleType) -> None:
