@@ -35,6 +35,7 @@ from service.engine import drive, lanes, operations
 from service.engine.relay import Relay
 from service.settings import Settings
 from service.store import attempts, database
+from service.store import glance as looked
 from service.store import operations as stored
 from tests.conftest import forget_process_state
 from tests.server import Server
@@ -406,7 +407,9 @@ def _pause(patch: pytest.MonkeyPatch) -> None:
     held = str(stored._HOLD)
     assert "state = 'running'" in held
     patch.setattr(stored, "_HOLD", text(held.replace("state = 'running'", "started_at is not null")))
-    patch.setattr(stored, "_ANY_RUNNING", text("select true"))
+    seen = str(looked._GLANCE)
+    assert "operations where state = 'running'" in seen
+    patch.setattr(looked, "_GLANCE", text(seen.replace("state = 'running'", "started_at is not null")))
 
 
 def _lane(patch: pytest.MonkeyPatch) -> None:
