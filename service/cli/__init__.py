@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from collections.abc import Callable
 
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    _open_what_is_closed()
+    sys.exit(_run())
+
+
+def _run() -> int | str | None:
     from service.cli import exits
     from service.cli.app import app
 
-    _open_what_is_closed()
     try:
         _check_words(sys.argv)
+        code = _code_of(app)
+        sys.stdout.flush()  # at the interpreter's end nobody could say any more what went wrong
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the last handler: a person gets a sentence
+        code = exits.explain(error, as_json="--json" in sys.argv)
+        _let_go_of_stdout()
+    return code
+
+
+def _code_of(app: Callable[..., object]) -> int | str | None:
+    try:
         app(prog_name="counterfoil")
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # click calls it an error; the reader has seen enough
-            sys.exit(exits.DONE)
-        raise
-    except KeyboardInterrupt:
-        sys.exit(exits.INTERRUPTED)
-    except Exception as error:  # noqa: BLE001 - the last handler: a person gets a sentence
-        sys.exit(exits.explain(error, as_json="--json" in sys.argv))
+            raise end.__context__ from None
+        return end.code
+    return None
+
+
+def _let_go_of_stdout() -> None:
+    """What could not be written there is tried once more as the interpreter ends, which would make it exit code 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_what_is_closed() -> None:
@@ -31,7 +54,8 @@ def _open_what_is_closed() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - for as long as the process
     for stream in (sys.stdout, sys.stderr):  # LANG=C: a sign that it cannot write must not end the command
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _check_words(words: list[str]) -> None:

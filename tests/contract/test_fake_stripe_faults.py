@@ -207,8 +207,8 @@ def test_a_shut_door_refuses_connections_until_it_is_released(fake: FakeServer, 
     client = sdk(fake)
     client.v1.payment_intents.create(params(effect), {"idempotency_key": f"{effect}:create"})
     fake.fault("refuse", seconds=None)
-    with pytest.raises(stripe.APIConnectionError, match="refused"):
-        # Also on the connection that this client had kept open.
+    with pytest.raises(stripe.APIConnectionError, match=r"refused|reset"):
+        # Also on the connection that this client had kept open, which hears of it a moment earlier or later.
         client.v1.payment_intents.create(params(effect), {"idempotency_key": f"{effect}:create"})
     assert fake.hits() == 1
     assert len(sent(fake, effect)) == 1, "nothing arrived"
