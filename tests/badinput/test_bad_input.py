@@ -22,7 +22,7 @@ from tests.chaos.book import record
 from tests.flow.program import Program
 from tests.flow.system import System
 
-COUNT = int(os.environ.get("COUNTERFOIL_TEST_BAD_INPUTS", "6000"))
+COUNT = int(os.environ.get("COUNTERFOIL_TEST_BAD_INPUTS", "4000"))
 TABLES = "select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
 pytestmark = pytest.mark.timeout(3600 if COUNT > 10_000 else 180)
 
