@@ -120,13 +120,13 @@ def test_a_right_id_with_a_wrong_secret_is_as_unknown_as_a_wrong_id(door: Door) 
 
 @pytest.mark.usefixtures("own")
 def test_a_scope_that_is_missing_is_named_and_nothing_is_written(door: Door, url: str) -> None:
-    poor = key("poor", "effects:read")
+    poor = key("poorest", "effects:read")
     answer = charge(door, poor, "poor:1")
     assert code(answer) == (403, "forbidden")
     assert "charges:write" in answer.json["detail"]
     assert 'error="insufficient_scope"' in answer.headers["www-authenticate"]
     with psycopg.connect(url) as db:
-        assert db.execute("select count(*) from effects where tenant = 'poor'").fetchone() == (0,)
+        assert db.execute("select count(*) from effects where tenant = 'poorest'").fetchone() == (0,)
 
 
 @pytest.mark.usefixtures("own")
