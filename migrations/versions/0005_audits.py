@@ -5,6 +5,8 @@ Revision: 0005
 
 from alembic import op
 
+from migrations.steps import once
+
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
@@ -55,7 +57,7 @@ comment on column breaks.amount is 'minor units';
 
 
 def upgrade() -> None:
-    op.execute(AUDITS)
+    once("audits", AUDITS)
     # For the audit's window. A summary by blocks: tiny, and from Postgres 16 on no hindrance to heap-only updates.
     with op.get_context().autocommit_block():
         op.execute("drop index concurrently if exists effects_settled")

@@ -5,6 +5,8 @@ Revision: 0007
 
 from alembic import op
 
+from migrations.steps import once
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -150,9 +152,7 @@ alter table journal
 
 
 def upgrade() -> None:
-    op.execute(OPERATIONS)
-    op.execute(HELD)
-    op.execute(FACTS)
+    once("operations", OPERATIONS, HELD, FACTS)
     with op.get_context().autocommit_block():
         op.execute("alter table outbox validate constraint outbox_road")
         op.execute("alter table journal validate constraint journal_fact")

@@ -5,6 +5,8 @@ Revision: 0010
 
 from alembic import op
 
+from migrations.steps import once
+
 revision = "0010"
 down_revision = "0009"
 branch_labels = None
@@ -48,7 +50,7 @@ comment on column circuits.probes is 'failed ones since it was opened: the next 
 
 
 def upgrade() -> None:
-    op.execute(LIMITS)
+    once("buckets", LIMITS)
     with op.get_context().autocommit_block():
         op.execute("drop index concurrently if exists outbox_by_kind")
         # What is due of one kind and priority, longest due first: a relay that may not publish everything finds what

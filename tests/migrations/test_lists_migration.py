@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,11 +11,11 @@ from alembic import command
 from sqlalchemy.exc import SQLAlchemyError
 
 from tests.migrations.test_guards import CLEAN, WHOLE, Sql
+from tests.migrations.waiting import WAIT_SECONDS, building
 from tests.server import Server
 
 BEFORE, WITH_IT = "0010", "0011"
 INDEXES = {"effects_failed", "effects_failed_newest", "effects_tenant_kind", "effects_unsettled", "effects_succeeded"}
-WAIT_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def test_a_run_that_was_cut_while_it_built_an_index_goes_on_when_it_is_run_again
         reader.execute("set transaction isolation level repeatable read")
         reader.execute("select count(*) from outbox")  # a snapshot that the building has to wait for
         run = pool.submit(postgres.migrate, name, revision=WITH_IT)
-        backend = _building(connection)
+        backend = building(connection)
         sql.effect("failed")
         connection.execute("select pg_terminate_backend(%s)", (backend,))
         with pytest.raises(SQLAlchemyError):
@@ -92,17 +91,3 @@ def test_a_run_that_was_cut_while_it_built_an_index_goes_on_when_it_is_run_again
     postgres.migrate(name, revision=WITH_IT)
     assert (unmarked(connection), valid(connection), checked(connection)) == (0, INDEXES, True)
     assert connection.execute("select count(*) from effects where failed").fetchone() == (102,)
-
-
-def _building(connection: psycopg.Connection) -> int:
-    """The backend that waits for old snapshots with its index half built."""
-    query = """
-        select p.pid from pg_stat_progress_create_index p join pg_stat_activity a using (pid)
-        where p.relid = 'effects'::regclass and a.wait_event_type = 'Lock'
-    """
-    until = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < until:
-        if found := connection.execute(query).fetchone():
-            return int(found[0])
-        time.sleep(0.02)
-    raise AssertionError("no index is being built")
