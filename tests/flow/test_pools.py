@@ -9,18 +9,32 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+from typing import Any
 
 import pytest
 
 from tests.flow.system import System
 
 POOLS = ("prefork", "threads", "gevent", "solo")
+AT_ONCE = {("prefork", "rabbitmq"), ("threads", "valkey"), ("gevent", "valkey"), ("solo", "rabbitmq")}
 _rabbit = pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)
 on_both_brokers = pytest.mark.parametrize("wire", ["valkey", _rabbit], indirect=True)
 
 
-@on_both_brokers
-@pytest.mark.parametrize("pool", POOLS)
+def each_pool_on_each_broker() -> list[Any]:
+    """Each pool and each broker in `make test`, every pair in `make chaos`."""
+    return [
+        pytest.param(
+            pool,
+            wire,
+            marks=[pytest.mark.rabbitmq] * (wire == "rabbitmq") + [pytest.mark.slow] * ((pool, wire) not in AT_ONCE),
+        )
+        for pool in POOLS
+        for wire in ("valkey", "rabbitmq")
+    ]
+
+
+@pytest.mark.parametrize(("pool", "wire"), each_pool_on_each_broker(), indirect=["wire"])
 def test_a_worker_killed_right_after_the_ledger_shows_the_charge(system: System, pool: str) -> None:
     """And before that, the plain main job: a charge and its receipt."""
     system.relay()
