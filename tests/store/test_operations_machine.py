@@ -423,7 +423,7 @@ WITHOUT: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 }
 
 
-# The others take the machine half a minute to run into; `make chaos` waits for them.
+# The others wait for `make chaos`.
 SOON = "what changed since the plan is left alone"
 
 
