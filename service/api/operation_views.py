@@ -90,6 +90,7 @@ class Operation(BaseModel):
     per_second: float | None
     canary: int
     failures_max: int | None
+    batch: int
     paused_at: datetime | None
     stop_reason: str | None
     finished_at: datetime | None

@@ -22,8 +22,9 @@ from service.api.operation_views import Items, Operation, Operations, Plan
 from service.api.problems import Problem
 from service.api.submission import TASKS
 from service.core.errors import ValidationError
+from service.core.operation import BATCH
 from service.engine import operations
-from service.engine.operations import LIMIT_MAX, REPLAYS_MAX, Pace, Progress, Selection, Verb
+from service.engine.operations import BATCH_MAX, LIMIT_MAX, REPLAYS_MAX, Pace, Progress, Selection, Verb
 
 ROUTE = "/v1/operations"
 router = APIRouter(prefix=ROUTE, tags=["operations"])
@@ -93,6 +94,7 @@ class Start(_Body):
     per_second: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
     canary: Annotated[int, Field(ge=0, le=LIMIT_MAX)] = Field(0, description="so many must succeed before the others")
     failures_max: Annotated[int, Field(ge=0, le=LIMIT_MAX)] | None = None
+    batch: Annotated[int, Field(ge=1, le=BATCH_MAX)] = Field(BATCH, description="effects of one commit")
 
 
 class Turn(_Body):
@@ -176,7 +178,7 @@ def list_items(
 async def start_operation(operation_id: Id, request: Request, caller: Writer) -> Operation:
     """Let the relay carry out a plan: exactly the frozen set."""
     how = await model(request, Start)
-    pace = Pace(per_second=how.per_second, canary=how.canary, failures_max=how.failures_max)
+    pace = Pace(how.per_second, how.canary, how.failures_max, how.batch)
 
     def start() -> Progress:
         return operations.start(

@@ -14,7 +14,7 @@ import typer
 from service.cli import exits, following, selecting, talk
 from service.cli.ground import announce, ground, person, target
 from service.core.errors import ValidationError
-from service.core.operation import Pace, Planned, Selection, Verb
+from service.core.operation import BATCH, Pace, Planned, Selection, Verb
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -61,6 +61,12 @@ FailuresMax = Annotated[
     int | None,
     typer.Option("--max-failures", min=0, max=10_000, help="Stop when more than this many end failed or stuck again."),
 ]
+Batch = Annotated[
+    int, typer.Option(min=1, max=1_000, help="Effects of one commit; a pause or a cancel waits for one at most.")
+]
+Resume = Annotated[
+    str | None, typer.Option("--resume", metavar="ID", help="Go on with a paused operation; alone, without a selector.")
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Watch until it ends; Ctrl-C leaves, and it goes on.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needed without a terminal.")]
 
@@ -88,32 +94,25 @@ def act(
     rate: Rate = None,
     canary: Canary = 0,
     failures_max: FailuresMax = None,
+    batch: Batch = BATCH,
     max_replays: Annotated[int, typer.Option(min=1, max=10_000, help="Skip what was replayed so often before.")] = 3,
     force_replays: Annotated[bool, typer.Option("--force-replays", help="Do not skip those.")] = False,
+    resume: Resume = None,
     wait: Wait = True,
     yes: Yes = False,
     as_json: talk.Json = False,
 ) -> None:
     """Plan what the command's own name says, and start it when asked to."""
-    chosen = Selection(
-        ids=selecting.ids(ids or []),
-        state=state,
-        kind=kind,
-        tenant=tenant,
-        lane=lane,
-        older_than_seconds=selecting.seconds(older_than, field="older-than"),
-        since=selecting.moment(since, field="since"),
-        until=selecting.moment(until, field="until"),
-        error_like=error_like,
-        group=group,
-        key_prefix=key_prefix,
-        ref=ref,
-        operation=selecting.operation_id(operation) if operation else None,
-        limit=limit or LIMIT_DEFAULT,
-    )
-    pace = Pace(selecting.per_second(rate), canary, failures_max)
+    named = {"state": state, "kind": kind, "tenant": tenant, "lane": lane, "group": group, "ref": ref}
+    named |= {"error_like": error_like, "key_prefix": key_prefix, "operation": operation}
+    times = {"older_than": older_than, "since": since, "until": until}
+    chosen = selecting.selection(ids, named, times, limit=limit or LIMIT_DEFAULT)
+    pace = Pace(selecting.per_second(rate), canary, failures_max, batch)
     wish = _Wish(execute, dry_run, (reason or "").strip(), wait, yes, as_json, cut=limit is not None)
-    _carry_out(Verb(str(context.info_name)), chosen, pace, wish, None if force_replays else max_replays)
+    verb = Verb(str(context.info_name))
+    if resume is not None:
+        _go_on(verb, resume, wish, alone=not (ids or chosen.wanted()) and pace == Pace())
+    _carry_out(verb, chosen, pace, wish, None if force_replays else max_replays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +151,21 @@ def _carry_out(verb: Verb, chosen: Selection, pace: Pace, wish: _Wish, max_repla
     _start(plan.id, wish.reason, pace, wait=wish.wait, as_json=wish.as_json, more=_document(plan))
 
 
+def _go_on(verb: Verb, said: str, wish: _Wish, *, alone: bool) -> None:
+    if not alone or wish.cut or wish.execute or wish.dry_run:
+        raise ValidationError("--resume goes on with what was started: leave out selectors and pace", field="resume")
+    id_ = selecting.operation_id(said)
+    settings = ground()
+    from service.engine import operations
+
+    found = operations.show(id_)
+    if found.verb != verb:
+        raise ValidationError(f"it is a {found.verb}: counterfoil outbox {found.verb} --resume {id_}", field="resume")
+    announce(settings, f"resume of operation {id_}: {found.waiting} effects are left")
+    operations.resume(id_, actor=person(), door="cli", reason=wish.reason or None)
+    _follow(id_, wait=wish.wait, as_json=wish.as_json, more={})
+
+
 def apply(
     plan: Annotated[str, typer.Argument(help="The plan's id, as it was shown.", metavar="PLAN")],
     *,
@@ -159,6 +173,7 @@ def apply(
     rate: Rate = None,
     canary: Canary = 0,
     failures_max: FailuresMax = None,
+    batch: Batch = BATCH,
     wait: Wait = True,
     yes: Yes = False,
     as_json: talk.Json = False,
@@ -166,7 +181,7 @@ def apply(
     """Carry out a plan that was shown before: exactly its frozen set; what has changed since is skipped and counted."""
     if not (reason or "").strip():
         raise ValidationError("--reason is needed; it is kept in the journal", field="reason")
-    pace = Pace(selecting.per_second(rate), canary, failures_max)
+    pace = Pace(selecting.per_second(rate), canary, failures_max, batch)
     known = selecting.operation_id(plan)
     settings = ground()
     from service.engine import operations
@@ -226,6 +241,12 @@ def _start(id_: str, reason: str, pace: Pace, *, wait: bool, as_json: bool, more
     from service.engine import operations
 
     operations.start(id_, reason=reason, actor=person(), door="cli", pace=pace)
+    _follow(id_, wait=wait, as_json=as_json, more=more)
+
+
+def _follow(id_: str, *, wait: bool, as_json: bool, more: dict[str, Any]) -> None:
+    from service.engine import operations
+
     found = following.until_it_ends(id_) if wait else operations.show(id_)
     told = {"executed": True, "operation": id_, _DONE[Verb(found.verb)]: found.done, **more, **following.brief(found)}
     talk.record(told, as_json=as_json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -13,6 +13,7 @@ import typer
 from service.cli import exits, talk
 from service.cli.ground import effect_id
 from service.core.errors import ValidationError
+from service.core.operation import Selection
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION = re.compile(r"([0-9]+)([smhdw])\Z")
@@ -46,6 +47,21 @@ def ids(given: Sequence[str]) -> tuple[str, ...]:
         talk.say("no id came in on stdin: nothing matched")
         raise typer.Exit(exits.NOTHING_MATCHED)
     return found
+
+
+def selection(
+    given: Sequence[str] | None, named: Mapping[str, str | None], times: Mapping[str, str | None], *, limit: int
+) -> Selection:
+    """What the words describe. Raises ValidationError."""
+    operation = named["operation"]
+    return Selection(
+        ids=ids(given or []),
+        **{**named, "operation": operation_id(operation) if operation else None},
+        older_than_seconds=seconds(times["older_than"], field="older-than"),
+        since=moment(times["since"], field="since"),
+        until=moment(times["until"], field="until"),
+        limit=limit,
+    )
 
 
 def seconds(said: str | None, *, field: str) -> float | None:

@@ -136,11 +136,12 @@ def plan(verb: str, select: Selection, *, force: bool) -> Call[Plan]:
     return Call("POST", "/v1/operations", Plan.model_validate, body)
 
 
-def start(
-    operation_id: str, reason: str, per_second: float | None, canary: int, failures_max: int | None
-) -> Call[Operation]:
-    """Start a plan. Not repeatable: the second would be told that it runs already."""
-    body = {"reason": reason, "per_second": per_second, "canary": canary, "failures_max": failures_max}
+def start(operation_id: str, how: Mapping[str, Any]) -> Call[Operation]:
+    """Start a plan; what is None is the server's choice.
+
+    Not repeatable: the second would be told that it runs already.
+    """
+    body = {name: value for name, value in how.items() if value is not None}
     path = f"/v1/operations/{_segment(operation_id)}/start"
     return Call("POST", path, Operation.model_validate, body, repeatable=False)
 

@@ -165,9 +165,11 @@ class Counterfoil:
         per_second: float | None = None,
         canary: int = 0,
         failures_max: int | None = None,
+        batch: int | None = None,
     ) -> Operation:
         """Let the relay carry out a plan."""
-        return self._do(calls.start(operation_id, reason, per_second, canary, failures_max))
+        how = {"reason": reason, "per_second": per_second, "canary": canary, "failures_max": failures_max}
+        return self._do(calls.start(operation_id, {**how, "batch": batch}))
 
     def pause(self, operation_id: str, *, reason: str | None = None) -> Operation:
         """Touch no further effect until it is resumed."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from service.core.state import State
 
+BATCH = 100  # one commit's share: no row stays locked for long, and a pause is heeded soon
+
 
 class Verb(StrEnum):
     """What an operation does."""
@@ -48,12 +50,13 @@ class Selection:
 @dataclass(frozen=True, slots=True)
 class Pace:
     """How quickly, and when to stop: `per_second` effects, `canary` first ones that must succeed before the others
-    begin, more than `failures_max` that come to rest failed, parked or unknown.
+    begin, more than `failures_max` that come to rest failed, parked or unknown. `batch`: effects of one commit.
     """
 
     per_second: float | None = None
     canary: int = 0
     failures_max: int | None = None
+    batch: int = BATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Progress:
     per_second: float | None = None
     canary: int = 0
     failures_max: int | None = None
+    batch: int = BATCH
     paused_at: datetime | None = None
     stop_reason: str | None = None
     finished_at: datetime | None = None

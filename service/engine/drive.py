@@ -15,7 +15,6 @@ import structlog
 from service.store import operations
 from service.store.database import SchemaRefused, transaction
 
-BATCH = 100  # one commit's share: no row stays locked for long, and a pause is heeded soon
 # So long an effect may take until it rests after its replay; then it counts as it stands, and an operation can end.
 PATIENCE_SECONDS = 900.0
 BURST_SECONDS = 1.0  # what a paced operation may catch up on at once
@@ -90,7 +89,7 @@ def _goes_badly(held: Mapping[str, Any], now: Mapping[str, int]) -> str | None:
 
 def _allowed(held: Mapping[str, Any], now: Mapping[str, int]) -> tuple[int, bool]:
     """How many effects may be touched now, and whether the pace is to be counted anew from here."""
-    limit = BATCH
+    limit = int(held["batch"])
     if held["verb"] == "replay" and held["canary"]:
         if now["canary_waiting"]:
             limit = min(limit, now["canary_waiting"])

@@ -23,6 +23,7 @@ from service.store.actions import Door
 from service.store.database import statement, transaction
 
 LIMIT_MAX = 10_000  # a plan is read by a person before it is carried out
+BATCH_MAX = 1_000  # their rows stay locked together
 REASON_LENGTH_MAX = 500  # it is kept once for each effect
 PLAN_SECONDS = 3600.0  # what an incident has changed by then must be looked at again
 REPLAYS_MAX = 3  # of one effect: a fourth time by itself helps nobody, so somebody must say that he means it
@@ -194,6 +195,8 @@ def start(
         raise ValidationError("the rate is more than 0 and at most 100000 effects a second", field="rate")
     if not (0 <= how.canary <= LIMIT_MAX and 0 <= (how.failures_max or 0) <= LIMIT_MAX):
         raise ValidationError(f"canary and max-failures are 0 to {LIMIT_MAX}", field="canary")
+    if not 1 <= how.batch <= BATCH_MAX:
+        raise ValidationError(f"the batch is 1 to {BATCH_MAX} effects", field="batch")
     with transaction() as connection:
         begun = operations.start(connection, id_, reason=reason.strip(), actor=actor, tenant=tenant, **asdict(how))
         if begun:

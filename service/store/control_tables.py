@@ -62,6 +62,7 @@ operations = Table(
         comment="so many first effects must succeed before the others begin",
     ),
     Column("failures_max", BigInteger),
+    Column("batch", BigInteger, nullable=False, server_default=text("100"), comment="effects of one commit"),
     Column("paced_at", _TIME),
     Column("paced_from", BigInteger, nullable=False, server_default=text("0")),
     Column("beat_at", _TIME, comment="when a relay last looked after it"),

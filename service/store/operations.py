@@ -30,7 +30,8 @@ select expires_at from made
 _SHOW = """
 select cast(o.id as text) as id, o.verb, o.state, o.selector, o.tenant, o.total, o.skipped as skipped_at_plan, o.money,
        o.more, o.planned_by, o.planned_at, o.expires_at, o.expires_at < clock_timestamp() as expired, o.reason,
-       o.started_by, o.started_at, o.per_second, o.canary, o.failures_max, o.paused_at, o.stop_reason, o.finished_at,
+       o.started_by, o.started_at, o.per_second, o.canary, o.failures_max, o.batch, o.paused_at, o.stop_reason,
+       o.finished_at,
        extract(epoch from clock_timestamp() - coalesce(o.beat_at, o.started_at))::float8 as unattended_seconds,
        i.waiting, i.done, i.skipped, i.ended
 from operations o cross join lateral (
@@ -57,7 +58,8 @@ where i.operation_id = cast(:id as uuid) and i.position > :after order by i.posi
 
 _START = text("""
 update operations set state = 'running', reason = :reason, started_by = :actor, started_at = clock_timestamp(),
-    per_second = :per_second, canary = :canary, failures_max = :failures_max, paced_at = clock_timestamp()
+    per_second = :per_second, canary = :canary, failures_max = :failures_max, batch = :batch,
+    paced_at = clock_timestamp()
 where id = cast(:id as uuid) and state = 'planned' and expires_at >= clock_timestamp()
   and (cast(:tenant as text) is null or tenant = :tenant)
 """)
@@ -77,7 +79,7 @@ where o.id = cast(:id as uuid) and o.state = any(:from_states)
 
 # Of several relays one drives an operation at a time; the others go past it.
 _HOLD = text("""
-select cast(id as text) as id, verb, reason, started_by, per_second, canary, failures_max,
+select cast(id as text) as id, verb, reason, started_by, per_second, canary, failures_max, batch,
        extract(epoch from clock_timestamp() - paced_at)::float8 as paced_seconds, paced_from
 from operations where state = 'running' and cast(id as text) <> all(:seen)
 order by started_at limit 1 for update skip locked

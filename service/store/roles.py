@@ -45,7 +45,7 @@ _SEEN_BY_RELAY = (
 _BY_RELAY = "state, lease_until, not_before, in_doubt, budget_from, patience_from"
 
 _STARTED = (
-    "state, reason, started_by, started_at, per_second, canary, failures_max, paced_at, paced_from, paused_at,"
+    "state, reason, started_by, started_at, per_second, canary, failures_max, batch, paced_at, paced_from, paused_at,"
     " finished_at, stop_reason"
 )
 

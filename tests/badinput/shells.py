@@ -16,7 +16,7 @@ _PLAN: dict[str, Any] = {
     "max_replays": 3,
     "force": False,
 }
-_START: dict[str, Any] = {"reason": "Stripe was away", "per_second": 5, "canary": 1, "failures_max": 2}
+_START: dict[str, Any] = {"reason": "Stripe was away", "per_second": 5, "canary": 1, "failures_max": 2, "batch": 10}
 _NONE: tuple[Any, ...] = (None, [], {}, "", 0, -1, True, 1e308, 2**63, "\x00", "x" * 600)
 
 

@@ -102,7 +102,7 @@ def test_operations_from_the_plan_to_the_end(door: Door, api: Counterfoil, key: 
     park(door.database_url, stuck.id)
     plan = api.plan("replay", ids=[stuck.id])
     assert plan.ids == [stuck.id]
-    assert api.start(plan.id, reason="INC-1", per_second=1).state == "running"
+    assert api.start(plan.id, reason="INC-1", per_second=1, batch=10).state == "running"
     assert api.pause(plan.id).state == "paused"
     assert api.resume(plan.id).state == "running"
     assert api.cancel_operation(plan.id, reason="enough").state == "cancelled"

@@ -231,6 +231,24 @@ def test_replay_starts_an_operation_that_the_relay_carries_out(run: Run, url: st
     assert json.loads(run("outbox", "show", effect_id, "--json").stdout)["state"] == "parked"
 
 
+def test_replay_goes_on_with_what_was_paused_and_with_nothing_else(run: Run, url: str, key: str) -> None:
+    park(url, effect_id := accepted(run, key))
+    words = ("--reason", "x", "--execute", "--yes", "--no-wait", "--batch", "7", "--json")
+    one = json.loads(run("outbox", "replay", "--id", effect_id, *words).stdout)["operation"]
+    assert json.loads(run("ops", "show", one, "--json").stdout)["batch"] == 7
+    run("ops", "pause", one)
+    for wrong in (("--state", "parked"), ("--execute",), ("--batch", "9"), ("--limit", "1")):
+        refused = run("outbox", "replay", "--resume", one, *wrong)
+        assert (refused.returncode, "leave out" in refused.stderr) == (2, True)
+    other = run("outbox", "park", "--resume", one)
+    assert (other.returncode, f"counterfoil outbox replay --resume {one}" in other.stderr) == (2, True)
+    assert run("outbox", "replay", "--resume", NOBODY).returncode == 3
+    done = run("outbox", "replay", "--resume", one, "--no-wait", "--json")
+    assert (done.returncode, json.loads(done.stdout)["state"]) == (0, "running")
+    assert run("outbox", "replay", "--resume", one, "--no-wait").returncode == 2
+    run("ops", "cancel", one)
+
+
 def test_a_plan_is_applied_by_its_id_once_and_with_a_reason(run: Run, url: str, key: str) -> None:
     park(url, effect_id := accepted(run, key))
     plan = json.loads(run("outbox", "replay", "--id", effect_id, "--json").stdout)["plan"]

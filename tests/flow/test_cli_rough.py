@@ -75,7 +75,7 @@ def test_all_that_is_said_beside_an_id_must_fit_too(run: Run, key: str) -> None:
 def test_what_is_too_long_or_too_large_is_refused_before_anything_starts(run: Run, url: str, key: str) -> None:
     park(url, effect_id := accepted(run, key))
     for words in (
-        ["--reason", "x" * 501], ["--reason", "x", "--canary", "10001"], ["--reason", "x", "--max-failures", "9" * 20],
+        ["--reason", "x" * 501], ["--reason", "x", "--canary", "10001"], ["--reason", "x", "--batch", "0"], ["--reason", "x", "--max-failures", "9" * 20],
         ["--reason", "x", "--max-replays", "9" * 20], ["--reason", "x", "--rate", "9" * 400],
         ["--reason", "x", "--rate", "999999/s"],
     ):  # fmt: skip

@@ -219,6 +219,7 @@ OTHERS = {
     "operations_verb": Bad("a verb that no relay knows: it runs for ever", lambda h: h.put("operations", verb="delete")),
     "operations_state": Bad("an operation that nobody drives and nobody sees end", lambda h: h.put("operations", state="gone")),
     "operations_total": Bad("fewer effects than none", lambda h: h.put("operations", total=-1)),
+    "operations_batch": Bad("a commit of no effect: it never ends", lambda h: h.put("operations", batch=0)),
     "operations_pace": Bad("a pace of nothing: it never ends", lambda h: h.put("operations", per_second=0.0)),
     "operations_started": Bad("effects are replayed, and nobody has said why (I8)", lambda h: h.put("operations", state="running")),
     "operations_paused": Bad("paused, and it goes on", lambda h: h.put("operations", paused_at=_NOW)),

@@ -144,6 +144,21 @@ def test_an_operation_starts_once_with_a_reason_before_its_plan_expires_and_for_
         operations.start(old.id, reason="x", **ME)
 
 
+def test_one_commit_takes_a_batch_so_that_a_pause_stops_within_it(books):
+    parked(books, 5)
+    one = started(Selection(state="parked"), Pace(batch=2))
+    for done in (2, 4):
+        drive.run_once()
+        assert operations.show(one).done == done
+    operations.pause(one, **ME)
+    drive.run_once()
+    assert operations.show(one).done == 4
+    plan = operations.plan(Verb.REPLAY, Selection(state="parked"), actor="me")
+    for batch in (0, operations.BATCH_MAX + 1):
+        with pytest.raises(ValidationError, match="batch is 1 to"):
+            operations.start(plan.id, reason="x", pace=Pace(batch=batch), **ME)
+
+
 def test_canaries_go_first_and_the_others_wait_until_they_have_succeeded(books):
     ids = parked(books, 5)
     one = started(Selection(state="parked"), Pace(canary=2))

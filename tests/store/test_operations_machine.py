@@ -62,7 +62,7 @@ EFFECTS = 6
 LANES = ("charge", "slow")
 PERSON = {"actor": "ada@host", "door": "cli"}
 FINAL = ("succeeded", "failed")
-PACES = [Pace(), Pace(), Pace(per_second=2.0), Pace(canary=1), Pace(failures_max=0)]
+PACES = [Pace(), Pace(), Pace(per_second=2.0), Pace(canary=1), Pace(failures_max=0), Pace(batch=1)]
 ANSWERS = ["succeeded", "failed", "deferred", "deferred", "unknown", "unknown", "parked", "parked", "awaiting"]
 END = Random(0)
 # What happens how often: most of it is what relays and workers do all day.
