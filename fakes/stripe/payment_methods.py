@@ -13,7 +13,7 @@ from typing import Any
 
 from fakes.house.idempotency import Answer
 from fakes.house.pipeline import Call, Refused
-from fakes.stripe import cards, customers
+from fakes.stripe import cards
 from fakes.stripe import errors as stripe_errors
 from fakes.stripe import shapes as stripe_objects
 from fakes.stripe.cards import Card
@@ -125,16 +125,14 @@ def give_to(change: Change, found: Instrument, customer: str) -> Json:
     return found.shown
 
 
-def attach(call: Call) -> Answer:
-    """POST /v1/payment_methods/{id}/attach."""
-    change = Change.asked_by(call)
-    customers.check(change, call.params["customer"], param="customer")
-    found = find(change, call.path_id or "", None, "payment_method")
+def attach(change: Change, name: str, customer: str) -> Json:
+    """Attach the payment method of this name to a customer that exists, if its card allows it. Raises Refused."""
+    found = find(change, name, None, "payment_method")
     if found.spent and found.shown["customer"] is None:
         raise Refused(stripe_errors.error(400, _SPENT_FOR_GOOD))
     if found.card.decline and not (found.card.attaches or found.card.slow):
         raise Refused(_card_error(found.card.decline, found.shown))
-    return Answer(200, give_to(change, found, call.params["customer"]))
+    return give_to(change, found, customer)
 
 
 def _card_error(decline: cards.Decline, shown: Mapping[str, Any]) -> Answer:

@@ -98,7 +98,7 @@ ROUTES = (
         stripe_params.LIST_METHODS,
         stripe_lists.payment_methods_of_customer,
     ),
-    _route("attach", "POST", f"{_METHOD}/attach", stripe_params.ATTACH, payment_methods.attach),
+    _route("attach", "POST", f"{_METHOD}/attach", stripe_params.ATTACH, customers.attach),
     _route("detach", "POST", f"{_METHOD}/detach", stripe_params.EXPAND_ONLY, payment_methods.detach),
     _route("retrieve_payment_method", "GET", _METHOD, stripe_params.RETRIEVE, stripe_lists.retrieve("payment_method")),
     _route("list_payment_methods", "GET", _METHODS, stripe_params.LIST_METHODS, stripe_lists.payment_methods),
