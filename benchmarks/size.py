@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain, count, cycle
 from pathlib import Path
@@ -30,6 +29,7 @@ import psycopg
 from sqlalchemy import Connection
 from uuid_utils import uuid7
 
+from benchmarks.size_lists import LISTED, PAGE, ago, lists
 from benchmarks.size_rows import DAYS as LEDGER_DAYS
 from benchmarks.size_rows import MONTHS, SEED_SETTLED, SEED_WAITING, SETTLED, WAITING, fill
 from service.core.effect import Order, Policy
@@ -46,8 +46,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PROMISED_RATIO = 1.5
 REPEATS = 100
 LOOKS = 40
-PAGE = 40  # the empty system has as many of each sort
-LISTED = "tenant-2"
 MESSAGE = 32
 TAKEN = 3 * MESSAGE
 
@@ -131,38 +129,6 @@ def reading() -> Iterator[tuple[str, list[float]]]:
             ask = partial(effects.page, connection, {"state": state}, after=None, limit=PAGE)
             yield f"command: list {state}", timed(ask, LOOKS)
         yield "window", timed(lambda: glance(connection), LOOKS)
-
-
-def lists() -> dict[str, Callable[[], object]]:
-    """Each filter of the API, found and not found."""
-    [one] = listing.page(listing.Filters(LISTED, state="succeeded"), after=None, limit=1)
-    middle: dict[str, Any] = {"created_since": ago(200), "created_until": ago(100)}
-    asked = {
-        "a tenant": listing.Filters(LISTED),
-        "a small tenant": listing.Filters("small"),
-        "by kind": listing.Filters(LISTED, kind="email"),
-        "of a kind never asked for": listing.Filters(LISTED, kind="refund"),
-        "succeeded": listing.Filters(LISTED, state="succeeded"),
-        "failed": listing.Filters(LISTED, state="failed"),
-        "failed of one kind": listing.Filters(LISTED, state="failed", kind="charge"),
-        "failed where none has": listing.Filters("clean", state="failed"),
-        "pending": listing.Filters(LISTED, state="pending"),
-        "pending where none is": listing.Filters("small", state="pending"),
-        "parked where none is": listing.Filters(LISTED, state="parked"),
-        "by key": listing.Filters(LISTED, key=one["dedupe_key"]),
-        "by key and kind": listing.Filters(LISTED, kind=one["kind"], key=one["dedupe_key"]),
-        "by key prefix": listing.Filters(LISTED, kind="charge", key_prefix="order:1"),
-        "by ref": listing.Filters(LISTED, ref=one["provider_ref"]),
-        "by a link that is not": listing.Filters(LISTED, concerns=one["id"]),
-        "of a hundred days": listing.Filters(LISTED, **middle),
-        "failed of a hundred days": listing.Filters(LISTED, state="failed", **middle),
-    }
-    return {f"list {name}": partial(listing.page, f, after=None, limit=PAGE) for name, f in asked.items()}
-
-
-def ago(days: float) -> datetime:
-    """A moment so long ago."""
-    return datetime.now(UTC) - timedelta(days=days)
 
 
 def show(connection: Connection, effect_id: str) -> None:
