@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.store.books import Books, opened
 
@@ -13,3 +15,10 @@ from tests.store.books import Books, opened
 def books(database: str) -> Iterator[Books]:
     with opened(database) as found:
         yield found
+
+
+@pytest.fixture
+def said() -> Iterator[list[dict[str, Any]]]:
+    """The log lines of this test, wherever a test before it in this process has led the log."""
+    with capture_logs() as lines:
+        yield lines

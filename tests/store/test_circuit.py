@@ -165,12 +165,12 @@ def test_only_what_says_nothing_about_the_effect_counts_against_its_provider(say
 # --- opening ---------------------------------------------------------------------------------------------------------
 
 
-def test_failures_in_a_row_over_all_workers_open_it_and_then_nothing_is_claimed(books, capsys):
+def test_failures_in_a_row_over_all_workers_open_it_and_then_nothing_is_claimed(books, said):
     provider, one, other = Provider(), worker(), worker()
     ids = books.accept(*orders(FAILURES + 2))
     for executor, effect_id in zip((one, other, one), ids, strict=False):
         executor.run(provider.kind(), [effect_id])
-    assert capsys.readouterr().out.count("circuit_open") == 1
+    assert [line["event"] for line in said].count("circuit_open") == 1
     for executor in (one, other):
         assert executor.run(provider.kind(), ids[FAILURES:]).claimed == 0
     assert provider.seen == ids[:FAILURES]
@@ -234,7 +234,7 @@ def test_what_fails_under_way_when_it_opens_makes_it_no_worse(books):
 # --- half-open -------------------------------------------------------------------------------------------------------
 
 
-def test_one_probe_at_a_time_over_all_workers_and_its_success_closes_it(books, capsys):
+def test_one_probe_at_a_time_over_all_workers_and_its_success_closes_it(books, said):
     provider, workers = Provider(), [worker() for _ in range(4)]
     opened(books, provider, workers[0])
     waiting = books.accept(*orders(8))
@@ -262,7 +262,7 @@ def test_one_probe_at_a_time_over_all_workers_and_its_success_closes_it(books, c
         go_on.set()
         assert sum(future.result().claimed for future in running) == 1
     assert not standing().open
-    assert capsys.readouterr().out.count("circuit_closed") == 1
+    assert [line["event"] for line in said].count("circuit_closed") == 1
     rest = [effect_id for effect_id in waiting if effect_id not in provider.seen]
     for effect_id in rest:
         books.make_due(effect_id)
