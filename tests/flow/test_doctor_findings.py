@@ -206,7 +206,7 @@ def test_a_provider_whose_circuit_is_open(run: Run, url: str) -> None:
         circuits.failed(connection, "stripe", "charge", "status_503", threshold=1, probe=False)
     engine.dispose()
     with spoiled(url, "select 1", "delete from circuits"):
-        failing(run, "providers", found="stripe for 0 s: status_503", means="one probe at a time", fix="status page")
+        failing(run, "providers", found="s: status_503", means="one probe at a time", fix="status page")
 
 
 @shows("broker", "payments", "mail")
@@ -227,6 +227,7 @@ def test_a_visibility_timeout_of_somebodys_own_is_refused_by_name(run: Run, valk
 @shows("visibility")
 def test_messages_that_a_lost_worker_held_and_nobody_hands_back(run: Run, valkey_server: Any) -> None:
     with valkey_server.client() as broker:
+        broker.flushall()  # what tests before this one left in it
         assert check(run, "visibility", broker_url=valkey_server.url)["found"] == "no message is in hand"
         broker.zadd("unacked_index", {"tag": time.time() - 7200})
         try:
