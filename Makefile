@@ -34,6 +34,10 @@ check: $(READY) ## format, lint, types, imports, migrations
 chaos: $(READY) ## the whole chaos suite (about an hour); repeat one with `make chaos SEED=…`
 	$(BIN)/counterfoil chaos run --seed $(SEED) --jobs $(JOBS) $(TEST_FLAGS)
 
+slow: $(READY) ## what else is too long for `make test`: larger models, a fuzzed API, every tenant by every route
+	$(BIN)/python -m pytest -n $(JOBS) --dist load -m slow --timeout 1200 \
+		--ignore tests/chaos --ignore tests/simulation --ignore tests/guards/test_processes_without_their_guard.py $(TEST_FLAGS)
+
 soak: $(READY) ## everything at once, at random, for HOURS (1); repeat one with `make soak SEED=…`
 	$(BIN)/python -m tests.chaos.soak --hours $(HOURS) --seed $(SEED)
 
@@ -83,4 +87,4 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-.PHONY: demo test check chaos soak peers mutants bad-input size bench up setup lock clean help
+.PHONY: demo test check chaos slow soak peers mutants bad-input size bench up setup lock clean help

@@ -22,7 +22,7 @@ OWED: dict[str, dict[str, int]] = {
     "message faults": {"points": 400},
     "pools": {"intents": 100},
     "simulation": {"seeds": 1_000_000},
-    "guards": {"points": 40},
+    "guards": {"points": 36},
     "soak": {"intents": 1_000, "kills": 20},
 }
 BOTH_BROKERS = ("crash points", "wire points", "message faults", "pools", "soak")

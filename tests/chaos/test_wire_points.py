@@ -1,8 +1,8 @@
 """The wire breaks at each chunk between our processes and Postgres, broker and providers; every effect happens once.
 
 N = 1, 2, 3 … until the N-th chunk does not come any more, each way, for each fault (`Fault`); the oracle after each, and
-every label of an undisturbed run must have been hit. Two grids are thinned (`_one_in`): what one seed leaves out the next
-ones take, four seeds in a row are whole. The controls take a guard out, and the same faults must find what
+every label of an undisturbed run must have been hit. Three grids are thinned (`_one_in`): what one seed leaves out the
+next ones take, nine seeds in a row are whole. The controls take a guard out, and the same faults must find what
 it prevents: else this proves nothing. A seed decides how long and where it tears; COUNTERFOIL_TEST_SEED repeats it,
 COUNTERFOIL_TEST_POINT=FAULT:WAY:N one point of one test. A failure prints the command.
 """
@@ -54,7 +54,7 @@ _keys = count(1)
 
 def _one_in(group: str, *, cold: bool) -> int:
     """How thin a grid is. What is late or slow loses nothing, and takes its time; a new connection says thrice as much."""
-    return (2 if group == "late" else 1) * (2 if cold else 1)
+    return (3 if group == "late" else 1) * (3 if cold else 1)
 
 
 def _told(capsys: pytest.CaptureFixture[str], what: str, house: Loop, seed: int, **more: int) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import pytest
+
 from tests.guards.registry import GUARDS, Guard
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,17 +120,21 @@ def _tested(found: list[str]) -> dict[str, Cell]:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-m", "slow or not slow", "-o", "junit_family=xunit1"]  # fmt: skip
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-        subprocess.run(
-            [*command, f"--junit-xml={report}", *found],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            timeout=PROCESS_SECONDS,
-            check=False,
+        line = [*command, f"--junit-xml={report}", *found]
+        done = subprocess.run(
+            line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PROCESS_SECONDS, check=False
         )
-        assert report.exists(), f"pytest wrote no report about {found}"
+        # Else one name that is no longer there would make every cell of the layer one that "could not run here".
+        assert done.returncode in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED), done.stdout + done.stderr
         cases = ET.parse(report).getroot().iter("testcase")  # noqa: S314 - pytest's own file
         return {f"{case.get('classname')}::{case.get('name')}": _read(case) for case in cases}
+
+
+def collected(found: list[str]) -> None:
+    """Raises AssertionError if a test of these is not there."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-m", "slow or not slow", "--collect-only"]  # fmt: skip
+    done = subprocess.run([*command, *found], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr
 
 
 def _read(case: ET.Element) -> Cell:

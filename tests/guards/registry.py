@@ -232,7 +232,6 @@ SETTLING = (
         "fence", "each write carries the attempt's number", "I9, W9", "store/attempts.py _SETTLE",
         model="fence", simulation="fence", story=b.zombie_settles, out=("no_fence",),
         flow=(f"{_NEGATIVE}test_without_the_fence_a_zombie_writes_over_the_attempt_that_took_over",),
-        chaos=("tests/chaos/test_pause_points.py::test_without_the_fence_a_pause_is_found",),
     ),
     Guard(
         "final guard", "a settlement only finds what may move there", "I5, I8", "store/attempts.py _SETTLE",

@@ -95,7 +95,7 @@ def test_each_guard_is_needed(taken_out, guard):
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
 def test_each_guard_is_found_without_knowing_where(guard):
     told, _ = simulated("--guard", guard.name, seconds=1100)
-    record("guards", f"simulation without {guard.name}", seeds=told[0]["seeds"], found=int(bool(told[0]["broken"])))
+    record("guards", f"simulation without {guard.name}", seeds=told[0]["seeds"], points=int(bool(told[0]["broken"])))
     assert told[0]["seed"] is not None
     assert told[0]["broken"].startswith(guard.breaks), told
 
