@@ -183,7 +183,7 @@ class Executor:
         except SchemaRefused:
             # One of them contradicts a promise of the schema; the others must not suffer for it.
             return [self._settle_one(item) for item in items]
-        return [done.id in owned for done, _ in items]
+        return [(done.id, done.attempt) in owned for done, _ in items]
 
     def _settle_one(self, item: tuple[Settlement, list[Order]]) -> bool:
         try:
@@ -211,7 +211,7 @@ class Executor:
     def _record_batch(self, items: Sequence[tuple[Attempt, Mapping[str, Any]]]) -> list[bool]:
         with statement() as connection:
             owned = attempts.record(connection, items, self._limits.lease, actor=self._actor)
-        return [attempt.id in owned for attempt, _ in items]
+        return [(attempt.id, attempt.number) in owned for attempt, _ in items]
 
 
 def _tell_of_strangers(ids: Sequence[str]) -> None:

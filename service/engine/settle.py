@@ -14,8 +14,8 @@ from service.store.attempts import Settlement
 from service.store.database import statement, transaction
 
 
-def settle(items: Sequence[tuple[Settlement, list[Order]]], *, actor: str) -> set[str]:
-    """Write the settlements and their follow-ups; return the ids that were still owned.
+def settle(items: Sequence[tuple[Settlement, list[Order]]], *, actor: str) -> set[tuple[str, int]]:
+    """Write the settlements and their follow-ups; return id and number of the attempts that still owned their effects.
 
     Raises SchemaRefused when one of them contradicts a promise of the schema (then none is written), and
     DependencyUnavailable.
@@ -26,7 +26,7 @@ def settle(items: Sequence[tuple[Settlement, list[Order]]], *, actor: str) -> se
             return attempts.settle(connection, settlements, actor=actor)
     with transaction() as connection:
         owned = attempts.settle(connection, settlements, actor=actor)
-        orders = [order for done, asked in items if done.id in owned for order in asked]
+        orders = [order for done, asked in items if (done.id, done.attempt) in owned for order in asked]
         if orders:
             effects.accept(connection, orders, actor=actor)
     if orders:

@@ -112,7 +112,7 @@ with {LIFE}, input as materialized (
 ), facts as (
     insert into journal (effect_id, fact, attempt, actor) select id, 'progressed', attempt, :actor from owned
 )
-select cast(id as text) from owned
+select cast(id as text) as id, attempt from owned
 """)
 
 _SETTLE = text("""
@@ -135,25 +135,26 @@ with input as materialized (
         e.state = 'executing'
         or (e.state in ('unknown', 'parked', 'awaiting') and i.state in ('succeeded', 'failed'))
         or (e.state = 'unknown' and i.state = 'awaiting'))
-    returning e.id, e.concerns
+    returning e.id, e.attempt, e.concerns
+-- By number from here on: two attempts of one effect may end in one batch of one worker, and one of them owns nothing.
 ), closed as (
     delete from outbox o using owned w, input i
-    where o.effect_id = w.id and i.id = w.id and i.state in ('succeeded', 'failed')
+    where o.effect_id = w.id and i.id = w.id and i.attempt = w.attempt and i.state in ('succeeded', 'failed')
 ), again as (
     update outbox o set
         road = case when i.state = 'parked' then 'parked' else 'later' end,
         available_at = now() + make_interval(secs => coalesce(i.after_seconds, 0)),
         parked_at = case when i.state = 'parked' then now() end, parked_reason = i.parked_reason, last_error = i.error
     from owned w, input i
-    where o.effect_id = w.id and i.id = w.id and i.state not in ('succeeded', 'failed')
+    where o.effect_id = w.id and i.id = w.id and i.attempt = w.attempt and i.state not in ('succeeded', 'failed')
 ), facts as (
     -- I9: an answer that came after the lease was lost is evidence and is kept; it changes no state.
     insert into journal (effect_id, fact, attempt, actor, evidence)
     select i.id, case when w.id is null then 'late_answer' else i.fact end, i.attempt, :actor,
         case when w.id is null then i.evidence || jsonb_build_object('answer', i.state) else i.evidence end
-    from input i left join owned w on w.id = i.id
+    from input i left join owned w on w.id = i.id and w.attempt = i.attempt
 )
-select cast(w.id as text) as id,
+select cast(w.id as text) as id, w.attempt,
        w.concerns is not null or exists (select 1 from effects d where d.concerns = w.id) as linked
 from owned w
 """)
@@ -239,15 +240,15 @@ def park_spent(connection: Connection, ids: Sequence[str], limits: Limits, *, ac
 
 def record(
     connection: Connection, rows: Sequence[tuple[Attempt, Mapping[str, Any]]], lease: float, *, actor: str
-) -> set[str]:
-    """Commit recovery points (W11) and renew the leases; return the ids that were still owned."""
+) -> set[tuple[str, int]]:
+    """Commit recovery points (W11) and renew the leases; return id and number of the attempts that owned theirs."""
     encoded = [{"id": a.id, "attempt": a.number, "progress": dict(p)} for a, p in rows]
-    result = connection.execute(_RECORD, {"rows": _encode(encoded), "lease": lease, "actor": actor})
-    return set(result.scalars())
+    owned = connection.execute(_RECORD, {"rows": _encode(encoded), "lease": lease, "actor": actor})
+    return {(row.id, row.attempt) for row in owned}
 
 
-def settle(connection: Connection, settlements: Sequence[Settlement], *, actor: str) -> set[str]:
-    """Write what the attempts learned, each if it still owns its effect; return the ids that did.
+def settle(connection: Connection, settlements: Sequence[Settlement], *, actor: str) -> set[tuple[str, int]]:
+    """Write what the attempts learned, each if it still owns its effect; return id and number of those that did.
 
     A final state deletes the outbox row in the same commit (I7); any other makes it come due again or parks it.
     """
@@ -256,7 +257,7 @@ def settle(connection: Connection, settlements: Sequence[Settlement], *, actor: 
     linked = [row.id for row in rows if row.linked]
     if linked:
         links.wake(connection, linked)
-    return {row.id for row in rows}
+    return {(row.id, row.attempt) for row in rows}
 
 
 def standing(connection: Connection, effect_id: str) -> Attempt | None:

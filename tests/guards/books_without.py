@@ -51,7 +51,7 @@ def claimed(*ids: str, **options) -> list[Attempt]:
 
 def settled(*settlements: Settlement) -> set[str]:
     with statement() as connection:
-        return attempts.settle(connection, settlements, actor=ACTOR)
+        return {effect_id for effect_id, _ in attempts.settle(connection, settlements, actor=ACTOR)}
 
 
 def published(books: Books, **settings) -> list[str]:
@@ -187,6 +187,13 @@ def zombie_settles(books: Books) -> str:
     settled(final(zombie, State.FAILED))
     state = books.effect(effect_id)["state"]
     return "" if state == "executing" else f"I9: attempt 1 has written {state} over attempt 2"
+
+
+def zombie_settles_beside_its_heir(books: Books) -> str:
+    effect_id, zombie, owner = _taken_over(books)
+    settled(final(zombie), waiting(owner, State.UNKNOWN, "unknown"))
+    # Which of the two the duty follows is then up to Postgres: it may be gone, and the effect is never ended.
+    return "I9: the journal says succeeded, and the effect is unknown" if "succeeded" in books.facts(effect_id) else ""
 
 
 def zombie_records(books: Books) -> str:

@@ -233,6 +233,7 @@ SETTLING = (
         model="fence", simulation="fence", story=b.zombie_settles, out=("no_fence",),
         flow=(f"{_NEGATIVE}test_without_the_fence_a_zombie_writes_over_the_attempt_that_took_over",),
     ),
+    Guard("fence in a batch", "two attempts of one effect that end in one batch are told apart", "I7, I9", "store/attempts.py _SETTLE", story=b.zombie_settles_beside_its_heir, out=("one_of_a_batch",)),
     Guard(
         "final guard", "a settlement only finds what may move there", "I5, I8", "store/attempts.py _SETTLE",
         model="final_guard", simulation="final_guard", story=b.late_answer_that_goes_back, out=("any_settlement",),

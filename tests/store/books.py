@@ -161,7 +161,7 @@ class Books:
         with database.statement() as connection:
             owned = attempts.settle(connection, settlements, actor=ACTOR)
         self.check()
-        return owned
+        return {effect_id for effect_id, _ in owned}
 
 
 @contextmanager

@@ -186,8 +186,8 @@ def record(books, *rows, lease=90.0):
 def test_w11_the_recovery_point_is_what_the_next_attempt_goes_on_from(books):
     [effect_id] = books.accept()
     [attempt] = books.claim(effect_id)
-    assert record(books, (attempt, {"payment_intent": "pi_1"})) == {effect_id}
-    assert record(books, (attempt, {"step": "confirm"})) == {effect_id}
+    assert record(books, (attempt, {"payment_intent": "pi_1"})) == {(effect_id, 1)}
+    assert record(books, (attempt, {"step": "confirm"})) == {(effect_id, 1)}
     books.end_lease(effect_id)
     [second] = books.claim(effect_id)
     assert second.progress == {"payment_intent": "pi_1", "step": "confirm"}
@@ -208,7 +208,8 @@ def test_i9_recording_is_refused_after_the_lease_and_to_an_old_number(books):
     books.end_lease(effect_id)
     assert record(books, (old, {"payment_intent": "pi_x"})) == set()
     [new] = books.claim(effect_id)
-    assert record(books, (old, {"payment_intent": "pi_x"}), (new, {"payment_intent": "pi_1"})) == {effect_id}
+    # Both in one batch, as when one worker has both: only one of them may go on to what lies behind the point.
+    assert record(books, (old, {"payment_intent": "pi_x"}), (new, {"payment_intent": "pi_1"})) == {(effect_id, 2)}
     assert books.effect(effect_id)["progress"] == {"payment_intent": "pi_1"}
 
 
@@ -267,6 +268,36 @@ def test_i9_an_attempt_that_was_overtaken_writes_only_that_its_answer_was_late(b
     assert (books.effect(effect_id), books.duty(effect_id)) == before
     assert books.facts(effect_id)[-1] == "late_answer"
     assert books.settle(final(new)) == {effect_id}
+
+
+ANSWERS = {
+    "succeeded": final,
+    "failed": lambda attempt: final(attempt, State.FAILED),
+    "deferred": lambda attempt: waiting(attempt, in_doubt=True),
+    "unknown": lambda attempt: waiting(attempt, State.UNKNOWN, "unknown"),
+    "parked": parked,
+}
+
+
+@pytest.mark.parametrize("late_first", [True, False])
+@pytest.mark.parametrize("now", ANSWERS)
+@pytest.mark.parametrize("late", ANSWERS)
+def test_i9_two_attempts_of_one_effect_that_end_in_one_batch_are_told_apart(books, late, now, late_first):
+    """One worker has both: its first attempt's lease ran out, its second one went on. One duty, one end."""
+    [effect_id] = books.accept()
+    [old] = books.claim(effect_id)
+    books.end_lease(effect_id)
+    [new] = books.claim(effect_id)
+    batch = [ANSWERS[late](old), ANSWERS[now](new)]
+    with database.statement() as connection:
+        owned = attempts.settle(connection, batch if late_first else batch[::-1], actor=ACTOR)
+    assert owned == {(effect_id, 2)}
+    states = {"deferred": "pending"}
+    assert books.effect(effect_id)["state"] == states.get(now, now)
+    duty = books.duty(effect_id)
+    assert (duty and duty["road"]) == {"succeeded": None, "failed": None, "parked": "parked"}.get(now, "later")
+    assert sorted(books.facts(effect_id)[-2:]) == sorted(["late_answer", now])
+    books.check()
 
 
 def test_i9_nothing_moves_a_settled_effect_and_what_contradicts_it_is_kept(books):

@@ -137,7 +137,7 @@ def _put_aside(database: str, parked: str, later: str) -> None:
             limits = Limits(lease=90, budget=60, age_limit=86_400)
             claimed = attempts.claim(connection, [parked, later], limits, actor="test")
             done = [_aside(attempt, attempt.id == parked) for attempt in claimed]
-            assert attempts.settle(connection, done, actor="test") == {parked, later}
+            assert len(attempts.settle(connection, done, actor="test")) == len(done)
     finally:
         engine.dispose()
 

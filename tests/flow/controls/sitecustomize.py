@@ -25,7 +25,7 @@ def _random_key(module: ModuleType) -> None:
 
 def _no_fence(module: ModuleType) -> None:
     """I9: whoever settles is believed, whichever attempt it was."""
-    guarded = str(module._SETTLE)
+    guarded = str(module._SETTLE).replace("returning e.id, e.attempt", "returning e.id, i.attempt")
     condition = guarded[guarded.index("from input i where e.id = i.id and e.attempt") : guarded.index("returning e.id")]
     open_door = "from input i where e.id = i.id and e.settled_at is null\n    "
     module._SETTLE = module.text(guarded.replace(condition, open_door))
