@@ -55,6 +55,10 @@ class Trial:
         """Its letters go by SMTP, which neither knows a key nor answers questions."""
         return self.system.worker(lanes=BLIND_LANE, EMAIL_URL=self.system.mail.address["smtp_url"], **more)
 
+    def open(self) -> list[dict[str, Any]]:
+        """What is neither settled nor waits for a person."""
+        return self.system.sql(_OPEN)
+
     def judged(
         self, subject: str, *, kills: int = 0, read: Callable[[Books], Books] = lambda books: books, **faults: int
     ) -> Books:
@@ -62,7 +66,7 @@ class Trial:
         for fake in (self.system.stripe, self.system.mail):
             fake.reset()
         self.load.ends()
-        self.system.until(lambda: not self.system.sql(_OPEN), "all is settled or waits for a person", DRAIN_SECONDS)
+        self.system.until(lambda: not self.open(), "all is settled or waits for a person", DRAIN_SECONDS)
         books = read(self.system.oracle.books())
         wrong = [*self.system.oracle.violations(books), *self.load.objections(books)]
         assert not wrong, "\n".join(wrong)
