@@ -34,7 +34,7 @@ CHAOS = (
     "tests/flow/test_refunds.py", "tests/store/test_operations_machine.py",
 )  # fmt: skip
 # The last part of a whole run: everything at once, on both brokers in turn.
-SOAK_HOURS = 0.1
+SOAK_HOURS = 0.06
 
 
 def main() -> int:

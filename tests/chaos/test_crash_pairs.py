@@ -40,7 +40,7 @@ ORDERS = [
     ("blind_once", AFTER, BEFORE, "valkey", 4),
     ("blind_again", BEFORE, BEFORE, "valkey", 4),
 ]
-DRAWN = 30
+DRAWN = 20
 # From its birth to the end of a recovery a process makes so many calls: beyond it, a second kill would never come.
 RECOVERY_CALLS = {"worker": 60, "relay": 40}
 both_brokers = pytest.mark.parametrize("wire", ["valkey", "rabbitmq"], indirect=True)

@@ -18,7 +18,7 @@ import pytest
 from tests.chaos.book import record
 from tests.chaos.points.block import Mode
 from tests.chaos.points.enumeration import every_point, judge, tell
-from tests.chaos.points.family import KIN, Family
+from tests.chaos.points.family import Family
 from tests.chaos.points.fixtures import Armoury, armed_system, armoury
 from tests.chaos.points.subjects import SUBJECTS
 from tests.flow.system import System
@@ -29,9 +29,22 @@ KILLS = [Mode.BEFORE, Mode.AFTER]
 SAMPLE = 4
 # The calls after an effect is settled may come a moment too late to be counted.
 LAST_CALLS = 4
+
 kills = pytest.mark.parametrize("mode", KILLS, ids=lambda mode: mode.name.lower())
-both_brokers = pytest.mark.parametrize("wire", ["valkey", "rabbitmq"], indirect=True)
+BOTH = ("valkey", "rabbitmq")
+CONNECTING = ("charge", "refund", "blind_again")
+# An only child from both sides on both brokers. With siblings, and newborn, from one side on each: a kill before call
+# n + 1 finds the world as a kill after call n does. How connections are made is the same for all.
+CASES = [
+    *((subject, "only child", mode, broker) for subject in SUBJECTS for mode in KILLS for broker in BOTH),
+    *((subject, "siblings", mode, broker) for subject in SUBJECTS for mode, broker in zip(KILLS, BOTH, strict=True)),
+    *((subject, "newborn", mode, broker) for subject in CONNECTING for mode, broker in zip(KILLS, BOTH, strict=True)),
+]
 slow = pytest.mark.slow
+
+
+def _name(subject: str, kin: str, mode: Mode, wire: str) -> str:
+    return f"{subject}-{kin.replace(' ', '_')}-{mode.name.lower()}-{wire}"
 
 
 def test_a_child_killed_at_a_few_calls_of_a_charge_drawn_by_the_seed_charges_once(
@@ -71,10 +84,12 @@ def _doubled(house: Family, n: int, mode: Mode) -> bool:
 
 
 @slow
-@both_brokers
-@kills
-@pytest.mark.parametrize("kin", KIN)
-@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize(
+    ("subject", "kin", "mode", "wire"),
+    CASES,
+    indirect=["wire"],
+    ids=[_name(*case) for case in CASES],
+)
 def test_a_child_killed_at_any_call_of_an_effect(
     armed_system: System, armoury: Armoury, subject: str, kin: str, mode: Mode, capsys: pytest.CaptureFixture[str]
 ) -> None:

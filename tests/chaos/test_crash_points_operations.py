@@ -33,7 +33,7 @@ CASES = [
     (Verb.PARK, 0, AFTER, "valkey"),
     (Verb.PARK, 0, BEFORE, "rabbitmq"),
 ]
-PARTS = 2  # a run takes every second point, its seed says which: two seeds in a row are whole
+PARTS = 3  # a run takes every third point, its seed says which: three seeds in a row are whole
 DRAWN = 2
 # The relay's first round after the start: asking, holding, doing and committing are among these.
 FIRST_CALLS = 24

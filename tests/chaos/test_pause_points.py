@@ -34,7 +34,16 @@ _SUBJECTS = [
     ("refund", Mode.STOP_AFTER),
     ("keyed", Mode.STOP_BEFORE),
 ]
-SUBJECTS = [pytest.param(subject, mode, id=f"{subject}-{mode.name.lower()}") for subject, mode in _SUBJECTS]
+# A charge on both brokers, woken early and late; of the others one half each, since brokers and wakings are then known.
+CASES = [
+    pytest.param(
+        subject, mode, midway, wire, id=f"{wire}-{'midway' if midway else 'done'}-{subject}-{mode.name.lower()}"
+    )
+    for subject, mode in _SUBJECTS
+    for wire in ("valkey", "rabbitmq")
+    for midway in (False, True)
+    if (subject, mode) == ("charge", Mode.STOP_AFTER) or (wire == "valkey") == (midway == (mode is Mode.STOP_BEFORE))
+]
 modes = pytest.mark.parametrize("mode", PAUSES, ids=lambda mode: mode.name.lower())
 wakes = pytest.mark.parametrize("midway", [False, True], ids=["done", "midway"])
 
@@ -50,9 +59,7 @@ def _kept(capsys: pytest.CaptureFixture[str], house: Zombies, tally: Tally, what
 
 
 @slow
-@on_both_brokers
-@wakes
-@pytest.mark.parametrize(("subject", "mode"), SUBJECTS)
+@pytest.mark.parametrize(("subject", "mode", "midway", "wire"), CASES, indirect=["wire"])
 def test_a_worker_that_stands_still_at_any_call_and_wakes_past_its_lease_changes_nothing(
     armed_system: System, armoury: Armoury, subject: str, mode: Mode, midway: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
