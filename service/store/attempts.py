@@ -254,8 +254,7 @@ def settle(connection: Connection, settlements: Sequence[Settlement], *, actor: 
     """
     encoded = [{name: getattr(s, name) for name in Settlement.__slots__} for s in settlements]
     rows = connection.execute(_SETTLE, {"rows": _encode(encoded), "actor": actor}).all()
-    linked = [row.id for row in rows if row.linked]
-    if linked:
+    if linked := [row.id for row in rows if row.linked]:
         links.wake(connection, linked)
     return {(row.id, row.attempt) for row in rows}
 
