@@ -36,7 +36,8 @@ chaos: $(READY) ## the whole chaos suite (about an hour); repeat one with `make 
 
 slow: $(READY) ## what else is too long for `make test`: larger models, a fuzzed API, every tenant by every route
 	$(BIN)/python -m pytest -n $(JOBS) --dist load -m slow --timeout 1200 \
-		--ignore tests/chaos --ignore tests/simulation --ignore tests/guards/test_processes_without_their_guard.py $(TEST_FLAGS)
+		--ignore tests/chaos --ignore tests/simulation --ignore tests/guards/test_processes_without_their_guard.py \
+		--ignore tests/flow/test_pools.py --ignore tests/flow/test_refunds.py --ignore tests/store/test_operations_machine.py $(TEST_FLAGS)
 
 soak: $(READY) ## everything at once, at random, for HOURS (1); repeat one with `make soak SEED=…`
 	$(BIN)/python -m tests.chaos.soak --hours $(HOURS) --seed $(SEED)

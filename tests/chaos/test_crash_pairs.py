@@ -27,7 +27,7 @@ from tests.flow.system import System
 __all__ = ["armed_system", "armoury"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 BEFORE, AFTER = Mode.BEFORE, Mode.AFTER
-# With the share of the grid that one run goes through: one cell in so many. Whole they were 6,100 pairs and half an hour.
+# With the share of the grid that one run goes through: one cell in so many. Whole they are some 8,000 pairs and an hour.
 ORDERS = [
     ("charge", BEFORE, BEFORE, "valkey", 1),
     ("charge", AFTER, AFTER, "valkey", 3),
