@@ -34,8 +34,7 @@ def play(count: int, draw: random.Random, settings: Mapping[str, str]) -> Tally:
     with patch("service.cli.app.app", get_command(app)):
         for _ in range(count):
             how, words = draw.choice(_WAYS)(draw)
-            tally.inputs += 1
-            tally.ways[how] += 1
+            tally.played(how)
             _run(how, words, environment, tally)
     return tally
 

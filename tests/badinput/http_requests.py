@@ -45,8 +45,7 @@ def play(count: int, draw: random.Random, host: str, port: int) -> Tally:
     door = Door(host, port)
     for number in range(count):
         wrong = draw.choices(_WAYS, _WEIGHTS)[0](draw, number)
-        tally.inputs += 1
-        tally.ways[wrong.how] += 1
+        tally.played(wrong.how)
         begun = monotonic()
         door.knock(wrong, tally)
         if monotonic() - begun > SLOW_SECONDS:

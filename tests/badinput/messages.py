@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 
 from tests.badinput.tally import Tally
 from tests.chaos.messages import corpus
@@ -21,14 +20,13 @@ def play(count: int, draw: random.Random, wire: Wire, worker: Program) -> Tally:
     while tally.inputs < count and worker.code is None:
         batch = corpus.drawn(draw, min(AT_ONCE, count - tally.inputs), wire.name)
         send(wire, batch)
-        tally.inputs += len(batch)
+        tally.played("a message nobody of us wrote", len(batch))
         wanted = answered + tally.inputs
         until(
             lambda wanted=wanted: _answered(worker) >= wanted or worker.code is not None,
             "each message has its line",
             120,
         )
-        print(f"\r{tally.inputs} messages", end="", file=sys.stderr, flush=True)
     lines = _answered(worker) - answered
     if worker.code is not None:
         tally.wrong("a message", f"the worker has ended with {worker.code}")
@@ -36,7 +34,6 @@ def play(count: int, draw: random.Random, wire: Wire, worker: Program) -> Tally:
         tally.wrong("a message", f"{lines} lines for {tally.inputs} messages")
     if found := [trace for trace in corpus.TRACES if trace in worker.text()]:
         tally.wrong("a message", f"the worker repeats {found}")
-    tally.ways["a message nobody of us wrote"] += tally.inputs
     tally.answers["one log line"] += lines
     return tally
 

@@ -17,8 +17,7 @@ def play(count: int, draw: random.Random) -> Tally:
     tally = Tally("python")
     for _ in range(count):
         spoiled = drawn(draw)
-        tally.inputs += 1
-        tally.ways[spoiled.how] += 1
+        tally.played(spoiled.how)
         _one(spoiled, draw, tally)
     return tally
 

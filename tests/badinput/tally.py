@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from service.core.card import looks_like_card_number
 from tests.badinput.nasty import PLANTED
 
 FINDINGS_SHOWN = 20
+TOLD_EVERY = 2_000
 
 
 @dataclass
@@ -22,6 +24,14 @@ class Tally:
     ways: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
+
+    def played(self, how: str, count: int = 1) -> None:
+        """So many more inputs of one way to be wrong; told on the way, since a million is half an hour."""
+        before, self.inputs = self.inputs, self.inputs + count
+        self.ways[how] += count
+        if self.inputs // TOLD_EVERY > before // TOLD_EVERY and sys.__stderr__ is not None:
+            # Not `sys.stderr`: a door may be listening to that one.
+            print(f"\r{self.door}: {self.inputs:,} inputs", end="", file=sys.__stderr__, flush=True)
 
     def wrong(self, how: str, what: str) -> None:
         if len(self.findings) < FINDINGS_SHOWN:

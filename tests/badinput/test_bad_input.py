@@ -68,7 +68,7 @@ def test_bad_input_through_every_door_does_nothing_and_is_told(system: System, s
 def timed(work: Any) -> Tally:
     begun = monotonic()
     tally: Tally = work()
-    print(f"{tally.door}: {tally.inputs} inputs in {monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    print(f"\r{tally.door}: {tally.inputs:,} inputs in {monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     return tally
 
 
